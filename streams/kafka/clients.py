@@ -1,0 +1,56 @@
+"""Where the broker is and who we are there: one typed value, and the client settings that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One principal's way to a cluster and its registry.
+
+    `bootstrap` is `host:port[,host:port]`; `protocol` is `SASL_PLAINTEXT` (loopback only) or `SASL_SSL`. The registry
+    takes the same name and password by basic authentication.
+    """
+
+    bootstrap: str
+    principal: str
+    password: SecretStr = field(repr=False)
+    protocol: str = "SASL_PLAINTEXT"
+    mechanism: str = "SCRAM-SHA-512"
+    ca_file: str | None = None
+    registry_url: str | None = None
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        """librdkafka settings for any client; keywords use `_` for `.` and win over the defaults."""
+        settings: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap,
+            "security.protocol": self.protocol,
+            "sasl.mechanism": self.mechanism,
+            "sasl.username": self.principal,
+            "sasl.password": self.password.get_secret_value(),
+            "retry.backoff.ms": 1,
+            "retry.backoff.max.ms": 20,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+        }
+        if self.ca_file:
+            settings["ssl.ca.location"] = self.ca_file
+        settings.update({name.replace("_", "."): value for name, value in more.items()})
+        return settings
+
+
+def registry(connection: Connection) -> SchemaRegistryClient:
+    """The unmodified Confluent registry client, signed in as this principal."""
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    secret = connection.password.get_secret_value()
+    return SchemaRegistryClient(
+        {"url": connection.registry_url, "basic.auth.user.info": f"{connection.principal}:{secret}"}
+    )
