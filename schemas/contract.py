@@ -1,4 +1,4 @@
-"""A contract: one short YAML file is one data set. Read, checked, frozen; everything else is generated from it."""
+"""A contract: one short YAML file is one data set. Read, checked, frozen; the rest is generated."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Topics(Part):
 class Contract(Part):
     """One data set: its source, its events, its promise, its target model and its terms.
 
-    Comes from `load` or `parse` only: these also refuse what cannot be promised. `warnings` names what is allowed
-    but may tell more than it seems to.
+    Comes from `load` or `parse` only: these also refuse what cannot be promised. `warnings` names what is
+    allowed but may tell more than it seems to.
     """
 
     contract: Name

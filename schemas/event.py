@@ -26,7 +26,7 @@ NAMED_FORMATS = ("iso8601", "epoch_s", "epoch_ms")
 
 
 class Source(Part):
-    """A file that the owner's producer reads. `path` is absolute once loaded (relative ones start at the contract)."""
+    """A file that the producer reads. `path` is absolute once loaded; relative ones start at the contract."""
 
     kind: Literal["csv", "jsonl", "parquet"]
     path: Path
@@ -36,10 +36,10 @@ class Source(Part):
 
 
 class Time(Part):
-    """Event time: which field, how it is written in the source, and in which zone where the text does not say.
+    """Event time: which field, how the source writes it, and in which zone where the text does not say.
 
-    `format`: a strptime pattern, or `iso8601`, `epoch_s`, `epoch_ms`. `zone` is None when every value carries its
-    own offset. The parsed value is UTC milliseconds everywhere behind the producer.
+    `format`: a strptime pattern, or `iso8601`, `epoch_s`, `epoch_ms`. `zone` is None when every value carries
+    its own offset. The parsed value is UTC milliseconds everywhere behind the producer.
     """
 
     field: FieldName
@@ -53,7 +53,9 @@ class Time(Part):
             try:
                 ZoneInfo(zone)
             except Exception:
-                raise ValueError("not an IANA time zone; write one such as UTC or America/Los_Angeles") from None
+                raise ValueError(
+                    "not an IANA time zone; write one such as UTC or America/Los_Angeles"
+                ) from None
         return zone
 
     @model_validator(mode="after")
@@ -94,8 +96,12 @@ class Field(Part):
     @model_validator(mode="after")
     def _default_fits(self) -> Field:
         kinds: dict[str, tuple[type, ...]] = {
-            "string": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "timestamp": (),
-        }  # fmt: skip
+            "string": (str,),
+            "int": (int,),
+            "float": (int, float),
+            "bool": (bool,),
+            "timestamp": (),
+        }
         if self.default is not None:
             ok = isinstance(self.default, kinds[self.type])
             if not ok or (isinstance(self.default, bool) and self.type != "bool"):
@@ -104,7 +110,7 @@ class Field(Part):
 
 
 class Event(Part):
-    """One raw event: the public key, the event time, and every field by name (a column not named is never read)."""
+    """One raw event: public key, event time, every field by name. A column not named is never read."""
 
     key: FieldName
     time: Time

@@ -16,7 +16,7 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 
 
 class Epoch(Part):
-    """The time over which one unit's budget is counted. Epoch number = floor((event time - anchor) / length)."""
+    """The time over which one unit's budget is counted: floor((event time - anchor) / length)."""
 
     length_ms: DurationMs = Setting(alias="length")
     anchor_ms: InstantMs = Setting(0, alias="anchor")
@@ -27,7 +27,7 @@ class Epoch(Part):
 
 
 class Contribution(Part):
-    """At most `max` records (told apart by the fields `of`) of one unit in one epoch, and who holds it to that."""
+    """At most `max` records (told apart by the fields `of`) of one unit in an epoch, and who enforces it."""
 
     max: Annotated[int, Setting(ge=1, le=1_000_000)]
     of: tuple[FieldName, ...] = ()
@@ -62,7 +62,9 @@ class Privacy(Part):
     @property
     def private_fields(self) -> dict[str, Count | Number | Category]:
         """The fields that are noised, in the order of the contract."""
-        return {name: rule for name, rule in self.fields.items() if isinstance(rule, Count | Number | Category)}
+        return {
+            name: rule for name, rule in self.fields.items() if isinstance(rule, Count | Number | Category)
+        }
 
     @model_validator(mode="after")
     def _split(self) -> Privacy:

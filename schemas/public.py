@@ -1,4 +1,4 @@
-"""The public part of a contract: what a trainer, a partner or a catalogue may know. Nothing of the raw side."""
+"""The public part of a contract: what a trainer or a partner may know. Nothing of the raw side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def part(contract: Contract) -> dict[str, Any]:
-    """JSON-ready. Numbers that must stay exact are decimal strings; `bounds` are floats, in the field's unit."""
+    """JSON-ready. What must stay exact is a decimal string; `bounds` are floats, in the field's unit."""
     privacy = contract.privacy
     shared = {name for name, rule in privacy.fields.items() if rule.kind != "drop"}
     time = privacy.fields[contract.event.time.field]

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from schemas.contract import Contract
 
 CLOCK_SUBJECT = "sluice.clock"
-SHARED_TYPES = {"time": "timestamp", "count": "int", "number": "float", "category": "string", "pseudonym": "string"}
+SHARED_TYPES = {
+    "time": "timestamp",
+    "count": "int",
+    "number": "float",
+    "category": "string",
+    "pseudonym": "string",
+}
 
 
 def namespace(contract: Contract) -> str:

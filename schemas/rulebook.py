@@ -37,7 +37,9 @@ def open_defaults(data: dict[str, Any]) -> dict[str, Any]:
         return data
     given = data["privacy"]
     if set(given) - {"fields", "epoch"}:
-        raise ValueError("mode: open protects nobody; its privacy section holds only fields and epoch, no promise")
+        raise ValueError(
+            "mode: open protects nobody; its privacy section holds only fields and epoch, no promise"
+        )
     nobody = {
         "protects": "nobody",
         "epoch": {"length": "day"},
@@ -61,17 +63,22 @@ def _structure(contract: Contract) -> Iterator[Problem]:
     elif event.fields[event.key].type not in ("string", "int"):
         yield Problem(("event", "key"), "the key must be a string or an int.", "Choose another key.")
     if event.time.field not in names:
-        yield Problem(("event", "time"), f"{event.time.field!r} is not a field.", "List it under event.fields.")
+        yield Problem(
+            ("event", "time"), f"{event.time.field!r} is not a field.", "List it under event.fields."
+        )
     elif event.fields[event.time.field].type != "timestamp":
         yield Problem(("event", "time"), "the event time must be a timestamp.", "Set its type to timestamp.")
     for name in names - set(privacy.fields):
         yield Problem(
-            ("event", "fields", name), f"the field {name!r} has no rule.",
+            ("event", "fields", name),
+            f"the field {name!r} has no rule.",
             "Say what happens to it under privacy.fields: public, drop, time, count, number, category, pseudonym.",
-        )  # fmt: skip
+        )
     for name in set(privacy.fields) - names:
         yield Problem(
-            ("privacy", "fields", name), f"there is no field {name!r}.", "List it under event.fields or remove it."
+            ("privacy", "fields", name),
+            f"there is no field {name!r}.",
+            "List it under event.fields or remove it.",
         )
     for part, given in (("unit", privacy.unit), ("of", privacy.contribution.of)):
         path: Loc = ("privacy", "unit") if part == "unit" else ("privacy", "contribution", "of")
@@ -81,15 +88,17 @@ def _structure(contract: Contract) -> Iterator[Problem]:
     rule = privacy.fields.get(event.time.field)
     if rule is not None and not isinstance(rule, Time):
         yield Problem(
-            ("privacy", "fields", event.time.field), "the event time needs a public grid: it makes the slots.",
+            ("privacy", "fields", event.time.field),
+            "the event time needs a public grid: it makes the slots.",
             "Write {time: 5min}.",
-        )  # fmt: skip
+        )
     for name, rule in privacy.fields.items():
         if name in names and event.fields[name].type not in TYPES.get(rule.kind, (event.fields[name].type,)):
             yield Problem(
-                ("privacy", "fields", name), f"{rule.kind} does not fit a field of type {event.fields[name].type}.",
+                ("privacy", "fields", name),
+                f"{rule.kind} does not fit a field of type {event.fields[name].type}.",
                 f"It takes {' or '.join(TYPES[rule.kind])}.",
-            )  # fmt: skip
+            )
 
 
 def _promise(contract: Contract) -> Iterator[Problem]:
@@ -98,58 +107,69 @@ def _promise(contract: Contract) -> Iterator[Problem]:
     assert isinstance(time, Time)
     if privacy.epoch.length_ms % time.grid_ms:
         yield Problem(
-            ("privacy", "epoch"), "the epoch is not a whole number of time slots.",
+            ("privacy", "epoch"),
+            "the epoch is not a whole number of time slots.",
             f"Choose a length that is a multiple of {duration_text(time.grid_ms)}.",
-        )  # fmt: skip
+        )
     elif privacy.epoch.anchor_ms % time.grid_ms:
-        yield Problem(("privacy", "epoch"), "the epoch does not start on a time slot.", "Move its anchor to one.")
+        yield Problem(
+            ("privacy", "epoch"), "the epoch does not start on a time slot.", "Move its anchor to one."
+        )
     if contract.mode == "open":
         return
     if privacy.epsilon <= 0:
         yield Problem(
-            ("privacy", "epsilon"), "epsilon must be greater than 0.",
+            ("privacy", "epsilon"),
+            "epsilon must be greater than 0.",
             "Values around 1 are usual; mode: open shares without a promise.",
-        )  # fmt: skip
+        )
     if not privacy.private_fields:
         yield Problem(
-            ("privacy", "fields"), "no field is noised, so nothing is protected.",
+            ("privacy", "fields"),
+            "no field is noised, so nothing is protected.",
             "Give a field count, number or category, or say mode: open.",
-        )  # fmt: skip
+        )
     if privacy.neighbours == "presence":
         yield Problem(
-            ("privacy", "neighbours"), "sharing each event cannot hide that an event exists.",
+            ("privacy", "neighbours"),
+            "sharing each event cannot hide that an event exists.",
             "Write neighbours: values. Hiding presence needs windows with public keys.",
-        )  # fmt: skip
+        )
     if held.held_by == "bounder":
         yield Problem(
-            ("privacy", "contribution", "held_by"), "the bounder belongs to windows.",
+            ("privacy", "contribution", "held_by"),
+            "the bounder belongs to windows.",
             "Write ledger where events carry the unit, else assumed.",
-        )  # fmt: skip
+        )
     if held.held_by == "ledger" and not privacy.unit:
         yield Problem(
-            ("privacy", "contribution", "held_by"), "the ledger cannot count units that the events do not carry.",
+            ("privacy", "contribution", "held_by"),
+            "the ledger cannot count units that the events do not carry.",
             "Name the fields that identify one under privacy.unit, or write held_by: assumed with basis and "
             "attested_by.",
-        )  # fmt: skip
+        )
     if held.held_by == "assumed" and privacy.unit:
         yield Problem(
-            ("privacy", "contribution", "held_by"), "the events carry the unit, so nothing needs to be assumed.",
+            ("privacy", "contribution", "held_by"),
+            "the events carry the unit, so nothing needs to be assumed.",
             "Write held_by: ledger.",
-        )  # fmt: skip
+        )
     needed = {event.time.field} if privacy.unit else {event.time.field, event.key}
     if not needed <= set(held.of):
         lacking = ", ".join(sorted(needed - set(held.of)))
         yield Problem(
-            ("privacy", "contribution"), f"a {privacy.protects} is not protected: its records are not counted over "
+            ("privacy", "contribution"),
+            f"a {privacy.protects} is not protected: its records are not counted over "
             f"{lacking}, so it may add more than {held.max}.",
             f"Write of: [{', '.join(sorted(needed | set(held.of)))}] and a max that holds for one whole epoch.",
-        )  # fmt: skip
+        )
     if privacy.epoch.length_ms <= time.grid_ms and not privacy.protects.endswith(RECORD_LEVEL):
         yield Problem(
-            ("privacy", "protects"), f"a {privacy.protects} is not protected by a promise about one "
+            ("privacy", "protects"),
+            f"a {privacy.protects} is not protected by a promise about one "
             f"{duration_text(time.grid_ms)} slot.",
             f"Choose a longer epoch (a day), or say what is protected: {privacy.protects}-interval.",
-        )  # fmt: skip
+        )
 
 
 def _fields(contract: Contract) -> Iterator[Problem]:
@@ -157,13 +177,19 @@ def _fields(contract: Contract) -> Iterator[Problem]:
     for name, rule in privacy.fields.items():
         path: Loc = ("privacy", "fields", name)
         if name == event.key and rule.kind not in ("public", "pseudonym"):
-            yield Problem(path, "the key of a shared topic must be readable.", "Make it public or a pseudonym.")
+            yield Problem(
+                path, "the key of a shared topic must be readable.", "Make it public or a pseudonym."
+            )
         if name in privacy.unit and rule.kind not in ("public", "pseudonym", "drop"):
             yield Problem(
-                path, "a field that identifies the unit cannot be noised.", "Make it drop, pseudonym or public."
+                path,
+                "a field that identifies the unit cannot be noised.",
+                "Make it drop, pseudonym or public.",
             )
         if contract.mode == "open" and rule.kind not in ("public", "drop", "time"):
-            yield Problem(path, f"mode: open noises nothing, so {rule.kind} cannot hold.", "Use public or drop.")
+            yield Problem(
+                path, f"mode: open noises nothing, so {rule.kind} cannot hold.", "Use public or drop."
+            )
             continue
         if isinstance(rule, Count | Number | Category) and privacy.epsilon > 0 and rule.nano_epsilon < 1:
             yield Problem(path, "its part of epsilon rounds to nothing.", "Raise epsilon or lower the max.")
@@ -173,38 +199,45 @@ def _fields(contract: Contract) -> Iterator[Problem]:
 
 def _numeric(contract: Contract, path: Loc, rule: Count | Number) -> Iterator[Problem]:
     dyadic = rule.step.as_integer_ratio()
-    if contract.event.fields[str(path[-1])].type == "float" and (dyadic[0] & (dyadic[0] - 1) or dyadic[1] & (dyadic[1] - 1)):
+    if contract.event.fields[str(path[-1])].type == "float" and (
+        dyadic[0] & (dyadic[0] - 1) or dyadic[1] & (dyadic[1] - 1)
+    ):
         yield Problem(
-            path, f"the step {rule.step} has no exact binary form, and floor(x / step) misses in floats.",
+            path,
+            f"the step {rule.step} has no exact binary form, and floor(x / step) misses in floats.",
             "Use a power of two: 0.125, 0.25, 0.5, 1, 2, 4.",
-        )  # fmt: skip
+        )
         return
     if rule.step % 1 and contract.event.fields[str(path[-1])].type == "int":
         yield Problem(path, "whole numbers need a whole step.", "Use step: 1 or more.")
         return
     if not 1 <= rule.range <= MAX_RANGE or rule.range + rule.margin > MAX_RANGE:
         yield Problem(
-            path, f"{rule.range} steps{f' and a margin of {rule.margin}' if rule.margin else ''}: tables are proved "
+            path,
+            f"{rule.range} steps{f' and a margin of {rule.margin}' if rule.margin else ''}: tables are proved "
             f"for 1 to {MAX_RANGE}.",
             "Choose a coarser step, other bounds or a smaller margin.",
-        )  # fmt: skip
+        )
     elif rule.sensitivity > rule.range:
         yield Problem(
-            path, f"one unit moves {rule.sensitivity} steps, more than the range of {rule.range}.",
+            path,
+            f"one unit moves {rule.sensitivity} steps, more than the range of {rule.range}.",
             "The range is the most that any value can move: lower per_unit or widen the bounds.",
-        )  # fmt: skip
+        )
     elif rule.sensitivity < rule.range and not rule.metric:
         if contract.privacy.unit:
             yield Problem(
-                path, "the record is one unit's own reading, and all of it can differ: a sensitivity below the "
+                path,
+                "the record is one unit's own reading, and all of it can differ: a sensitivity below the "
                 "range protects small differences only (metric privacy).",
                 "Leave per_unit and sensitivity out, or add metric: true to promise just that.",
-            )  # fmt: skip
+            )
         elif isinstance(rule, Number) and rule.distance is not None:
             yield Problem(
-                path, "a sensitivity below the range is metric privacy.",
+                path,
+                "a sensitivity below the range is metric privacy.",
                 "Write per_unit, the most one unit adds to an aggregate, or add metric: true.",
-            )  # fmt: skip
+            )
 
 
 def _mapping(contract: Contract) -> Iterator[Problem]:
@@ -221,9 +254,10 @@ def _mapping(contract: Contract) -> Iterator[Problem]:
         operator.op == "rename" and operator.field == time for operator in contract.targets.values()
     ):
         yield Problem(
-            ("shares", "map"), "no attribute carries the event time, without which nobody can learn from it.",
+            ("shares", "map"),
+            "no attribute carries the event time, without which nobody can learn from it.",
             f"Map one attribute to {time}.",
-        )  # fmt: skip
+        )
 
 
 def warnings(contract: Contract) -> Iterator[str]:
@@ -269,6 +303,9 @@ def explain(error: ValidationError, lines: dict[Loc, int], name: str) -> tuple[s
         if kind == "extra_forbidden":
             message, remedy = "this key is not known here.", "Remove it or correct its spelling."
         elif kind == "missing":
-            message, remedy = "this key is missing.", "Add it; `sluice contract new SOURCE` writes a complete one."
+            message, remedy = (
+                "this key is missing.",
+                "Add it; `sluice contract new SOURCE` writes a complete one.",
+            )
         problems.append(Problem(tuple(found["loc"]), message, remedy))
     return render(problems, lines, name)

@@ -193,13 +193,19 @@ class Category(Private):
     """One of `members`, by k-ary randomized response; `other` stands for what is not listed and is a member too."""
 
     kind: Literal["category"] = "category"
-    members: Annotated[tuple[Annotated[str, Setting(min_length=1, max_length=256)], ...], Setting(min_length=1)]
+    members: Annotated[
+        tuple[Annotated[str, Setting(min_length=1, max_length=256)], ...], Setting(min_length=1)
+    ]
     other: Annotated[str, Setting(min_length=1, max_length=256)]
 
     @model_validator(mode="before")
     @classmethod
     def _with_other(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("members"), list) and isinstance(data.get("other"), str):
+        if (
+            isinstance(data, dict)
+            and isinstance(data.get("members"), list)
+            and isinstance(data.get("other"), str)
+        ):
             members = data["members"]
             return {**data, "members": members if data["other"] in members else [*members, data["other"]]}
         return data
@@ -211,8 +217,15 @@ class Category(Private):
         return self
 
 
-_CLASSES = {"public": Public, "drop": Drop, "time": Time, "pseudonym": Pseudonym, "count": Count,
-            "number": Number, "category": Category}  # fmt: skip
+_CLASSES = {
+    "public": Public,
+    "drop": Drop,
+    "time": Time,
+    "pseudonym": Pseudonym,
+    "count": Count,
+    "number": Number,
+    "category": Category,
+}
 
 
 def _spelled(value: Any) -> Any:
@@ -227,8 +240,10 @@ def _spelled(value: Any) -> Any:
             return {"kind": kind, "grid_ms": inner}
         if kind in _CLASSES and isinstance(inner, dict) and "kind" not in inner:
             return {"kind": kind, **inner}
-    raise ValueError("a rule is one of public, drop, pseudonym, {time: 5min}, {count: {...}}, {number: {...}}, "
-                     "{category: {...}}")  # fmt: skip
+    raise ValueError(
+        "a rule is one of public, drop, pseudonym, {time: 5min}, {count: {...}}, {number: {...}}, "
+        "{category: {...}}"
+    )
 
 
 def _kind(value: Any) -> Any:

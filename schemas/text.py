@@ -30,13 +30,17 @@ _WORDS: list[tuple[str, str, str]] = [
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ]
 for _tag, _pattern, _first in _WORDS:
-    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), [*_first, ""][: len(_first) + 1])
+    _Core.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), [*_first, ""][: len(_first) + 1]
+    )
 
 
 def read(text: str, name: str) -> tuple[Any, dict[Loc, int]]:
     """Values and the line (from 1) of each path in them. Raises ContractError where it is not plain YAML."""
     if len(text) > MAX_CHARACTERS:
-        raise ContractError(f"{name} is longer than {MAX_CHARACTERS:,} characters.", "A contract is about 40 lines.")
+        raise ContractError(
+            f"{name} is longer than {MAX_CHARACTERS:,} characters.", "A contract is about 40 lines."
+        )
     try:
         loader = _Core(text)
         try:
@@ -61,7 +65,9 @@ def _build(loader: Any, node: Any, path: Loc, lines: dict[Loc, int], name: str, 
         return None
     lines.setdefault(path, node.start_mark.line + 1)
     if depth > 12 or len(lines) > 5_000:  # aliases could nest or multiply for ever
-        raise ContractError(f"{name}:{lines[path]}: nested too deeply or too long.", "A contract is about 40 lines.")
+        raise ContractError(
+            f"{name}:{lines[path]}: nested too deeply or too long.", "A contract is about 40 lines."
+        )
     if isinstance(node, yaml.MappingNode):
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:

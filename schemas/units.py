@@ -37,7 +37,9 @@ def duration_ms(value: Any) -> int:
         found = _DURATION.match(value)
         if found:
             return int(found[1]) * MS[found[2]]
-    raise ValueError("not a duration; write a number and a unit, as in 15s, 5min, 1h, 7d, 1y, or day, hour, week")
+    raise ValueError(
+        "not a duration; write a number and a unit, as in 15s, 5min, 1h, 7d, 1y, or day, hour, week"
+    )
 
 
 def instant_ms(value: Any) -> int:
