@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Connection:
     """One principal's way to a cluster and its registry.
 
-    `bootstrap` is `host:port[,host:port]`; `protocol` is `SASL_PLAINTEXT` (loopback only) or `SASL_SSL`. The registry
-    takes the same name and password by basic authentication.
+    `bootstrap` is `host:port[,host:port]`; `protocol` is `SASL_PLAINTEXT` (loopback only) or `SASL_SSL`. The
+    registry takes the same name and password by basic authentication.
     """
 
     bootstrap: str

@@ -1,0 +1,210 @@
+"""A transactional producer that can be thrown away: after any doubt, a new one with the same id fences the
+old.
+
+librdkafka has no KIP-890 client: an EndTxn that it resends after a lost connection carries the same producer
+epoch as the next transaction. So a producer whose connection was disturbed begins nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from schemas.errors import RetriableError, SluiceError, WallError
+from streams.kafka.clients import Connection
+from streams.kafka.records import Output
+from streams.kafka.session import Tuning
+from streams.kafka.watchdog import Watchdog
+
+log = structlog.get_logger("sluice.producer")
+FULL_SECONDS = 10.0
+REFUSED = {
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+
+
+class DisturbedError(Exception):
+    """The transaction cannot be trusted any more; the next step is a recycle."""
+
+
+class _Ears(logging.Handler):
+    """Hears disconnects and request timeouts in librdkafka's log; everything else stays quiet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "isconnect" in text or "timed out" in text or "FAIL" in text:
+            self.heard = True
+
+
+class Recyclable:
+    """Used by one thread. `recycle()` makes the first producer too."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        transactional_id: str,
+        stopping: threading.Event,
+        watchdog: Watchdog,
+        tuning: Tuning,
+    ) -> None:
+        self._settings = connection.settings(
+            transactional_id=transactional_id,
+            client_id=transactional_id,
+            transaction_timeout_ms=tuning.transaction_timeout_ms,
+            linger_ms=5,
+            batch_num_messages=100_000,
+            batch_size=1 << 20,
+            queue_buffering_max_messages=2_000_000,
+            queue_buffering_max_kbytes=256 << 10,
+            delivery_report_only_error=True,
+            log_connection_close=True,
+        )
+        self._seconds = tuning.transaction_timeout_ms / 1000
+        self._stopping = stopping
+        self._watchdog = watchdog
+        self._producer: Any = None
+        self._failed = False
+        self._ears = _Ears()
+        self.recycled = 0
+
+    def recycle(self) -> None:
+        """Destroys the producer and fences it: whatever was open is aborted, whatever was in doubt is
+        decided.
+
+        Raises WallError where the broker refuses, RetriableError where it does not answer for a minute at
+        first start.
+        """
+        self.close()
+        self._failed, self._ears = False, _Ears()
+        logger = logging.Logger("librdkafka", logging.DEBUG)
+        logger.addHandler(self._ears)
+        producer = Producer({**self._settings, "error_cb": self._on_error}, logger=logger)
+        began = time.monotonic()
+        while True:
+            try:
+                with self._watchdog.limit("init_transactions", 2 * self._seconds):
+                    producer.init_transactions(self._seconds)
+                break
+            except KafkaException as problem:
+                error = problem.args[0]
+                if error.code() in REFUSED:
+                    raise WallError(
+                        f"The broker refused this principal its transactional id: {error.str()}",
+                        "Open the contract or task as admin first, or run as the role it names.",
+                    ) from None
+                if not error.retriable():
+                    raise SluiceError(
+                        f"No transaction can be begun: {error.str()}", "Start the worker again."
+                    ) from None
+                if self._stopping.is_set() or (self.recycled == 0 and time.monotonic() - began > 60):
+                    raise RetriableError(
+                        "The broker does not answer.", "Look at `sluice status`; start the worker again."
+                    ) from None
+        producer.poll(0)
+        self._failed, self._ears.heard = (
+            False,
+            False,
+        )  # what it heard while it connected is not about a transaction
+        self._producer = producer
+        self.recycled += 1
+        if self.recycled > 1:
+            log.warning("producer recycled", times=self.recycled - 1)
+
+    def cluster(self) -> str:
+        """The id of the Kafka cluster."""
+        with self._watchdog.limit("list_topics", 10):
+            return str(self._producer.list_topics("__none__", timeout=10).cluster_id)
+
+    def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with self._watchdog.limit("destroy", 10):
+                producer.purge(blocking=False)
+                del producer
+
+    def disturbed(self) -> bool:
+        """Whether an error or a lost connection was reported since the producer was made."""
+        self._producer.poll(0)
+        return self._failed or self._ears.heard
+
+    def begin(self) -> None:
+        self._producer.begin_transaction()
+
+    def produce(self, output: Output) -> None:
+        """Queues all records of one output. Raises DisturbedError when the queue stays full."""
+        topic, partition = output.topic, output.partition
+        keys, headers = output.keys, output.headers
+        produce = self._producer.produce
+        for row, value in enumerate(output.values):
+            key = None if keys is None else keys[row]
+            head = None if headers is None else headers[row]
+            while True:
+                try:
+                    if head is None:
+                        produce(topic, value, key, partition)
+                    else:
+                        produce(topic, value, key, partition, headers=list(head))
+                    break
+                except BufferError:
+                    with self._watchdog.limit("flush", FULL_SECONDS):
+                        if self._producer.flush(FULL_SECONDS):
+                            raise DisturbedError("the producer's queue stays full") from None
+
+    def flush(self) -> None:
+        """Raises DisturbedError unless every record of the transaction is on the broker."""
+        with self._watchdog.limit("flush", self._seconds):
+            if remaining := self._producer.flush(self._seconds):
+                raise DisturbedError(f"{remaining} records are not on the broker in time")
+
+    def send_offsets(self, offsets: list[TopicPartition], metadata: Any) -> None:
+        """Never retried: it can block for ever."""
+        with self._watchdog.limit("send_offsets_to_transaction", self._seconds):
+            self._producer.send_offsets_to_transaction(offsets, metadata, self._seconds)
+
+    def commit(self) -> None:
+        """Retried, with nothing between, until the transaction's timeout."""
+        deadline = time.monotonic() + self._seconds
+        with self._watchdog.limit("commit_transaction", self._seconds):
+            while True:
+                try:
+                    self._producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+                    return
+                except KafkaException as problem:
+                    error = problem.args[0]
+                    if error.txn_requires_abort() or not error.retriable() or time.monotonic() >= deadline:
+                        raise
+
+    def give_up(self, problem: Exception) -> None:
+        """Ends the transaction: abort where librdkafka says so, else a new producer."""
+        error = problem.args[0] if isinstance(problem, KafkaException) else None
+        if error is not None and error.code() in REFUSED:
+            raise WallError(
+                f"The broker refused: {error.str()}",
+                "Open the contract or task with the admin's principal first.",
+            ) from None
+        if error is not None and error.txn_requires_abort() and not self.disturbed():
+            try:
+                with self._watchdog.limit("abort_transaction", self._seconds):
+                    self._producer.abort_transaction(self._seconds)
+                return
+            except KafkaException:
+                pass
+        self.recycle()
+
+    def _on_error(self, error: KafkaError) -> None:
+        log.warning("producer", error=error.name())
+        self._failed = True

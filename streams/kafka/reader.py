@@ -1,0 +1,298 @@
+"""The consumer thread: alone owns the consumer, counts positions, and hands records over by epoch.
+
+Assignment is eager: at every rebalance the group's whole assignment is given up and taken again. A partition
+is fetched only after its restore, from an explicit position (`auto.offset.reset=error`), so nothing is ever
+consumed from where librdkafka thinks it should begin.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from schemas.errors import ConfigurationError, WallError
+from streams.kafka.clients import Connection
+from streams.kafka.records import Records, Source
+from streams.kafka.session import Session, Tuning
+
+log = structlog.get_logger("sluice.reader")
+
+FORBIDDEN = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
+WAIT_IDLE_SECONDS = 0.2
+
+
+class Reader(threading.Thread):
+    """Fetches into `held`, at most `batch_records` a partition, and hands over when the queue of one has
+    room.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        topics: Sequence[str],
+        instance: str,
+        revoked: Callable[[Sequence[Source]], None] | None,
+        session: Session,
+        tuning: Tuning,
+    ) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.assigned: Callable[[int, list[Source]], None]
+        self._settings = connection.settings(
+            group_id=group,
+            group_instance_id=instance,
+            client_id=instance,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            auto_offset_reset="error",
+            enable_partition_eof=True,
+            partition_assignment_strategy="range",
+            session_timeout_ms=tuning.session_timeout_ms,
+            heartbeat_interval_ms=tuning.heartbeat_ms,
+            max_partition_fetch_bytes=16 << 20,
+            fetch_max_bytes=64 << 20,
+            queued_max_messages_kbytes=32 << 10,
+            fetch_wait_max_ms=500,
+        )
+        self._topics = list(topics)
+        self._revoked = revoked
+        self._session = session
+        self._tuning = tuning
+        self._consumer: Consumer
+        self._epoch = 0
+        self._group: set[Source] = set()  # what the group gave us
+        self._next: dict[Source, int] = {}  # restored partitions and the position after what was fetched
+        self._start: dict[Source, int] = {}  # ... after what was handed over
+        self._held: dict[Source, list[Any]] = {}
+        self._full = False  # one partition holds a whole batch
+        self._paused = False
+        self._waiting_since = 0.0
+        self._news: deque[tuple[str, int, Source | None, int]] = deque()
+        self._out: queue.Queue[list[Records]] = queue.Queue(maxsize=1)
+        self._room = threading.Event()
+        self._taken: deque[Records] = deque()
+
+    # --- called by other threads
+
+    def next(self, timeout_seconds: float) -> Records | None:
+        """See `TransactionalPipe.next`."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._session.stopping.is_set():
+            while self._taken:
+                records = self._taken.popleft()
+                if records.epoch == self._session.epoch:
+                    return records
+            try:
+                self._taken.extend(self._out.get(timeout=max(0.0, min(0.2, deadline - time.monotonic()))))
+            except queue.Empty:
+                if time.monotonic() >= deadline:
+                    return None
+            else:
+                self._room.set()
+        return None
+
+    def ready(self, epoch: int, source: Source, position: int) -> None:
+        """The partition's state is restored; its records may come."""
+        self._news.append(("ready", epoch, source, position))
+
+    def reset(self, why: str) -> None:
+        """A new epoch at once; all partitions are restored and fetched again from what is committed."""
+        log.warning("reset", why=why)
+        self._news.append(("reset", self._session.advance(), None, 0))
+
+    # --- the thread
+
+    def run(self) -> None:
+        try:
+            self._consumer = self._join()
+            while not self._session.stopping.is_set():
+                self._hear()
+                self._hand_over()
+                self._fetch()
+        except BaseException as error:
+            self._session.fail(error)
+        finally:
+            if hasattr(self, "_consumer"):
+                self._consumer.close()
+
+    def _join(self) -> Consumer:
+        consumer = Consumer(self._settings)
+        consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+        return consumer
+
+    def _rejoin(self) -> None:
+        """A consumer error `_FATAL`: this instance is dead, the next one starts over."""
+        self._consumer.close()
+        self._forget()
+        time.sleep(0.5)
+        self._consumer = self._join()
+
+    def _forget(self) -> None:
+        gone, self._group = sorted(self._group), set()
+        self._epoch = self._session.advance()
+        for table in (self._next, self._start, self._held):
+            table.clear()
+        self._full = self._paused = False
+        if gone and self._revoked is not None:
+            self._revoked(gone)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._forget()
+            self._group = {Source(each.topic, each.partition) for each in partitions}
+            consumer.assign([])
+            log.info("assigned", partitions=len(partitions), epoch=self._epoch)
+            self.assigned(self._epoch, sorted(self._group))
+        except BaseException as error:  # a callback must never raise
+            self._session.fail(error)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._forget()
+            consumer.unassign()
+            log.info("revoked", partitions=len(partitions), epoch=self._epoch)
+        except BaseException as error:
+            self._session.fail(error)
+
+    def _hear(self) -> None:
+        """What other threads asked for; only the newest epoch counts."""
+        changed = False
+        while self._news:
+            what, epoch, source, position = self._news.popleft()
+            if what == "reset" and epoch == self._session.epoch:
+                group = self._group
+                self._group = set()
+                self._forget()
+                self._group = group
+                self._consumer.assign([])
+                self.assigned(self._epoch, sorted(group))
+            elif what == "ready" and source is not None and epoch == self._epoch == self._session.epoch:
+                self._next[source] = position
+                self._start.setdefault(source, position)
+                changed = True
+        if changed:
+            self._consumer.assign(
+                [TopicPartition(*source, position) for source, position in self._next.items()]
+            )
+            self._paused = False
+
+    def _hand_over(self) -> None:
+        """Everything held becomes one item of the queue; when that has no room and enough is held: wait, then
+        pause.
+        """
+        if not any(self._held.values()):
+            return
+        if not self._out.full():
+            metadata = self._consumer.consumer_group_metadata()
+            held, self._held = self._held, {}
+            self._out.put_nowait(
+                [part for source, found in held.items() for part in self._cut(source, found, metadata)]
+            )
+            self._full = False
+            self._waiting_since = 0.0
+            if self._paused:
+                self._consumer.resume([TopicPartition(*source) for source in self._next])
+                self._paused = False
+        elif self._full and not self._paused:
+            self._room.clear()
+            now = time.monotonic()
+            self._waiting_since = self._waiting_since or now
+            if (
+                self._out.full()
+                and not self._room.wait(0.1)
+                and now - self._waiting_since > WAIT_FULL_SECONDS
+            ):
+                self._consumer.pause([TopicPartition(*source) for source in self._next])
+                self._paused = True
+
+    def _cut(self, source: Source, found: list[Any], metadata: Any) -> list[Records]:
+        """One piece, or small ones while a record among them is suspected to break its handler."""
+        suspect = self._session.suspects.get(source)
+        near = suspect is not None and self._start[source] < suspect.end
+        size = min(suspect.size, len(found)) if suspect is not None and near else len(found)
+        doomed = frozenset(self._session.doomed.get(source, ()))
+        parts = []
+        for first in range(0, len(found), size):
+            piece = found[first : first + size]
+            last = first + size >= len(found)
+            after = self._next[source] if last else piece[-1].offset() + 1
+            start, self._start[source] = self._start[source], after
+            parts.append(
+                Records(
+                    source,
+                    piece,
+                    start=start,
+                    next=after,
+                    epoch=self._epoch,
+                    group_metadata=metadata,
+                    doomed=doomed,
+                )
+            )
+        return parts
+
+    def _fetch(self) -> None:
+        if self._full and not self._paused:
+            return
+        busy = self._paused or any(self._held.values()) or len(self._next) < len(self._group)
+        first = self._consumer.poll(0.01 if busy else WAIT_IDLE_SECONDS)
+        if first is None:
+            return
+        self._take(
+            [first, *self._consumer.consume(self._tuning.batch_records - 1, self._tuning.linger_seconds)]
+        )
+
+    def _take(self, messages: list[Any]) -> None:
+        source, found, expected = None, [], 0
+        for message in messages:
+            if message.error() is not None:
+                self._trouble(message)
+                continue
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            if source is None or partition != source.partition or topic != source.topic:
+                source = Source(topic, partition)
+                found = self._held.setdefault(source, [])
+                expected = self._next.get(source, -1)
+            if 0 <= expected <= offset:  # else: of an older assignment, it comes again
+                found.append(message)
+                self._next[source] = expected = offset + 1
+        self._full = any(len(held) >= self._tuning.batch_records for held in self._held.values())
+
+    def _trouble(self, message: Any) -> None:
+        error = message.error()
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            return
+        if code == KafkaError._FATAL:
+            log.error("consumer is dead and is built anew", error=error.str())
+            self._rejoin()
+        elif code in FORBIDDEN:
+            raise WallError(
+                f"The broker refused to let this principal read: {error.str()}",
+                "Open the contract or task with the admin's principal, or run as the role it names.",
+            )
+        elif code == KafkaError._AUTO_OFFSET_RESET:
+            self.reset("position out of range")
+        elif code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise ConfigurationError(
+                f"A topic does not exist: {', '.join(self._topics)}.", "Open it first: `sluice publish` does."
+            )
+        else:
+            log.warning("consumer", error=error.name(), retriable=error.retriable())

@@ -1,0 +1,229 @@
+"""The restore thread: committed offsets, then the changelog up to its end, then consuming may begin.
+
+The order matters. `committed()` of a `read_committed` consumer waits for pending offsets; only after it the
+high watermark of the changelog is known to cover the transactions those offsets belong to. Read the other way
+round, state is lost.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import SluiceError, TornError, WallError
+from streams.kafka.clients import Connection
+from streams.kafka.reader import FORBIDDEN
+from streams.kafka.records import Source
+from streams.kafka.session import Session, Tuning
+from streams.kafka.state import Position, Positions
+
+log = structlog.get_logger("sluice.restore")
+CALL_SECONDS = 5.0
+
+
+class _OutdatedError(Exception):
+    """Another epoch has begun, or the worker stops."""
+
+
+class Restorer(threading.Thread):
+    """Restores the partitions of the newest request; those that are torn stay stopped."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        changelog: Callable[[Source], Source] | None,
+        restore: Callable[[Sequence[Source], Iterable[tuple[bytes, bytes | None]]], None] | None,
+        session: Session,
+        tuning: Tuning,
+    ) -> None:
+        super().__init__(name="restore", daemon=True)
+        self.ready: Callable[[int, Source, int], None]
+        self.cluster = ""
+        self._reading = connection.settings(
+            group_id=group,
+            client_id="restore",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="error",
+            enable_partition_eof=True,
+            fetch_wait_max_ms=50,
+        )
+        self._probing = connection.settings(
+            group_id=group, client_id="probe", isolation_level="read_uncommitted"
+        )
+        self._changelog = changelog
+        self._restore = restore
+        self._session = session
+        self._patience = 2 * tuning.transaction_timeout_ms / 1000
+        self._requests: queue.Queue[tuple[int, list[Source]]] = queue.Queue()
+
+    def request(self, epoch: int, sources: list[Source]) -> None:
+        self._requests.put((epoch, sources))
+
+    def run(self) -> None:
+        while not self._session.stopping.is_set():
+            try:
+                epoch, sources = self._requests.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            if epoch != self._session.epoch or not sources:
+                continue
+            with self._session.quiet:  # the last transaction is over and its changes are applied
+                pass
+            try:
+                self._all(epoch, sources)
+            except _OutdatedError:
+                continue
+            except BaseException as error:
+                self._session.fail(error)
+
+    def _all(self, epoch: int, sources: list[Source]) -> None:
+        began = time.monotonic()
+        reading, probing = Consumer(self._reading), Consumer(self._probing)
+        try:
+            committed = self._committed(reading, sources, epoch)
+            shared: dict[Source | None, list[Source]] = {}
+            for source in sources:
+                shared.setdefault(self._changelog(source) if self._changelog else None, []).append(source)
+            for target, group in shared.items():
+                try:
+                    positions = self._read(reading, probing, target, group, epoch) if target else None
+                    starts = {
+                        source: self._start(probing, source, committed[source], positions) for source in group
+                    }
+                except TornError as error:
+                    self._session.stopped.update(dict.fromkeys(group, error))
+                    log.critical(
+                        error.message, remedy=error.remedy, partitions=[list(source) for source in group]
+                    )
+                    if len(self._session.stopped) >= len(sources):
+                        raise
+                    continue
+                for source, start in starts.items():
+                    self._session.stopped.pop(source, None)
+                    if self._session.ready(epoch, source, start):
+                        self.ready(epoch, source, start)
+            log.info(
+                "restored", partitions=len(sources), seconds=round(time.monotonic() - began, 3), epoch=epoch
+            )
+        finally:
+            reading.close()
+            probing.close()
+
+    def _check(self, epoch: int) -> None:
+        if epoch != self._session.epoch or self._session.stopping.is_set():
+            raise _OutdatedError
+
+    def _committed(self, reading: Consumer, sources: list[Source], epoch: int) -> dict[Source, int]:
+        """The group's offsets, -1001 for none. Pending ones (a transaction that is not over) are waited for."""
+        while True:
+            self._check(epoch)
+            try:
+                found = reading.committed(
+                    [TopicPartition(*source) for source in sources], timeout=CALL_SECONDS
+                )
+            except KafkaException as problem:
+                _give_up(problem)
+                continue
+            if all(each.error is None for each in found):
+                return {Source(each.topic, each.partition): each.offset for each in found}
+            time.sleep(0.05)
+
+    def _watermarks(self, probing: Consumer, source: Source) -> tuple[int, int]:
+        """First offset kept and end of the log, open transactions included."""
+        while not self._session.stopping.is_set():
+            try:
+                found = probing.get_watermark_offsets(
+                    TopicPartition(*source), timeout=CALL_SECONDS, cached=False
+                )
+                if found is not None:
+                    return int(found[0]), int(found[1])
+            except KafkaException as problem:
+                _give_up(problem)
+        raise _OutdatedError
+
+    def _read(
+        self, reading: Consumer, probing: Consumer, target: Source, group: list[Source], epoch: int
+    ) -> dict[Source, Position]:
+        """Hands the changelog to `restore` and returns the positions found in it."""
+        low, high = self._watermarks(probing, target)
+        positions = Positions()
+        assert self._restore is not None
+        self._restore(group, positions.strip(self._records(reading, target, low, high, epoch)))
+        return positions.found
+
+    def _records(
+        self, reading: Consumer, target: Source, low: int, high: int, epoch: int
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        if high <= low:
+            return
+        reading.assign([TopicPartition(*target, low)])
+        at, progress = low, time.monotonic()
+        while at < high:
+            self._check(epoch)
+            for message in reading.consume(10_000, 0.2):
+                error = message.error()
+                if error is None:
+                    at, progress = message.offset() + 1, time.monotonic()
+                    yield message.key() or b"", message.value()
+                elif error.code() == KafkaError._PARTITION_EOF:  # the last stable offset, not always the end
+                    if message.offset() > at:
+                        at, progress = message.offset(), time.monotonic()
+                else:
+                    _give_up(KafkaException(error))
+            if time.monotonic() - progress > self._patience:
+                raise TornError(
+                    f"{target} holds a transaction that does not end: {at} of {high} stays its last stable offset.",
+                    "Abort the hanging transaction (kafka-transactions.sh abort), then start this worker again.",
+                )
+        reading.assign([])
+
+    def _start(
+        self, probing: Consumer, source: Source, committed: int, positions: dict[Source, Position] | None
+    ) -> int:
+        """Where to begin: what is committed, which the changelog must confirm."""
+        low, high = self._watermarks(probing, source)
+        if positions is not None:
+            position = positions.get(source)
+            known = None if position is None else position.next
+            agreed = committed if committed >= 0 else None
+            if position is not None and position.cluster != self.cluster:
+                raise TornError(
+                    f"The changelog of {source} was written in another Kafka cluster.",
+                    "Offsets of two clusters cannot be compared: give this cluster its own changelog topic.",
+                )
+            if known != agreed:
+                raise TornError(
+                    f"{source} is torn: the group is committed at {agreed}, its changelog at {known}.",
+                    "Nothing is lost or doubled yet. Set the group's offset to the changelog's, then start again.",
+                )
+        start = low if committed < 0 else committed
+        if start < low:
+            log.error(
+                "records were deleted by retention before they were read", source=source, count=low - start
+            )
+        if start > high:
+            raise TornError(
+                f"{source} ends at {high}, before the committed position {start}.",
+                "The topic was made again or truncated: its state belongs to records that are gone.",
+            )
+        return max(start, low)
+
+
+def _give_up(problem: KafkaException) -> None:
+    """Raises for what waiting does not heal."""
+    error = problem.args[0]
+    if error.code() in FORBIDDEN:
+        raise WallError(
+            f"The broker refused: {error.str()}",
+            "Open the contract or task with the admin's principal first.",
+        ) from None
+    if error.fatal():
+        raise SluiceError(f"A Kafka client failed: {error.str()}", "Start the worker again.") from None
+    time.sleep(0.05)

@@ -1,0 +1,91 @@
+"""What the threads of one transactional pipe know together: epoch, positions, failures, the end."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from streams.kafka.records import Records, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Sizes and times that are worth changing; the defaults are the measured ones."""
+
+    batch_records: int = 50_000
+    linger_seconds: float = 0.005
+    transaction_timeout_ms: int = 10_000
+    session_timeout_ms: int = 3_000
+    heartbeat_ms: int = 1_000
+
+
+@dataclass(slots=True)
+class Suspect:
+    """Somewhere in `[start, end)` a record made its handler fail: hand out at most `size` at a time."""
+
+    start: int
+    end: int
+    size: int
+
+
+@dataclass(slots=True)
+class Session:
+    """`epoch` goes up at every assignment, revocation and reset; work of an older one is dropped.
+
+    `positions` says for each restored partition where its next transaction must start. `quiet` is held while
+    a transaction is open: who acquires it knows that none is, and that the state changes of the last one are
+    applied.
+    """
+
+    epoch: int = 0
+    positions: dict[Source, int] = field(default_factory=dict)
+    stopped: dict[Source, Exception] = field(default_factory=dict)
+    suspects: dict[Source, Suspect] = field(default_factory=dict)
+    doomed: dict[Source, set[int]] = field(default_factory=dict)
+    quiet: threading.RLock = field(default_factory=threading.RLock)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def advance(self) -> int:
+        """A new epoch; positions are unknown until restored."""
+        with self._lock:
+            self.epoch += 1
+            self.positions.clear()
+            return self.epoch
+
+    def ready(self, epoch: int, source: Source, position: int) -> bool:
+        """The state of `source` is restored up to `position`. False: that epoch is over."""
+        with self._lock:
+            if epoch != self.epoch:
+                return False
+            self.positions[source] = position
+            return True
+
+    def moved(self, records: Records) -> None:
+        """These records are committed."""
+        with self._lock:
+            if records.epoch == self.epoch:
+                self.positions[records.source] = records.next
+        suspect = self.suspects.get(records.source)
+        if suspect is not None and records.next >= suspect.end:
+            del self.suspects[records.source]
+        if doomed := self.doomed.get(records.source):
+            self.doomed[records.source] = {offset for offset in doomed if offset >= records.next}
+
+    def suspect(self, records: Records) -> None:
+        """The handler failed on these records: halve until one record is left, which is doomed at its next
+        failure.
+        """
+        if len(records) <= 1:
+            self.doomed.setdefault(records.source, set()).update(records.offsets)
+            return
+        known = self.suspects.get(records.source)
+        end = max(records.next, known.end) if known else records.next
+        self.suspects[records.source] = Suspect(records.start, end, max(1, len(records) // 2))
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more can be done: every thread stops, and the caller of `next` gets the error."""
+        if self.error is None:
+            self.error = error
+        self.stopping.set()
