@@ -1,4 +1,4 @@
-"""What a contract may not say, and what it should think twice about. Each hole has its sentence and its remedy."""
+"""What a contract may not say, and what it should think twice about: each with its remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 def open_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """`mode: open` protects nobody: its `privacy:` holds only `fields`, and the rest is filled in to say so."""
+    """`mode: open` protects nobody: its `privacy:` holds only `fields`; the rest is filled in to say so."""
     if data.get("mode") != "open" or not isinstance(data.get("privacy"), dict):
         return data
     given = data["privacy"]
@@ -72,7 +72,7 @@ def _structure(contract: Contract) -> Iterator[Problem]:
         yield Problem(
             ("event", "fields", name),
             f"the field {name!r} has no rule.",
-            "Say what happens to it under privacy.fields: public, drop, time, count, number, category, pseudonym.",
+            "Give it one under privacy.fields: public, drop, time, count, number, category, pseudonym.",
         )
     for name in set(privacy.fields) - names:
         yield Problem(
@@ -178,7 +178,7 @@ def _fields(contract: Contract) -> Iterator[Problem]:
         path: Loc = ("privacy", "fields", name)
         if name == event.key and rule.kind not in ("public", "pseudonym"):
             yield Problem(
-                path, "the key of a shared topic must be readable.", "Make it public or a pseudonym."
+                path, "the key of shared records must be readable.", "Make it public or a pseudonym."
             )
         if name in privacy.unit and rule.kind not in ("public", "pseudonym", "drop"):
             yield Problem(
@@ -214,8 +214,7 @@ def _numeric(contract: Contract, path: Loc, rule: Count | Number) -> Iterator[Pr
     if not 1 <= rule.range <= MAX_RANGE or rule.range + rule.margin > MAX_RANGE:
         yield Problem(
             path,
-            f"{rule.range} steps{f' and a margin of {rule.margin}' if rule.margin else ''}: tables are proved "
-            f"for 1 to {MAX_RANGE}.",
+            f"{rule.range} steps and a margin of {rule.margin}: tables are proved for 1 to {MAX_RANGE}.",
             "Choose a coarser step, other bounds or a smaller margin.",
         )
     elif rule.sensitivity > rule.range:
@@ -305,7 +304,7 @@ def explain(error: ValidationError, lines: dict[Loc, int], name: str) -> tuple[s
         elif kind == "missing":
             message, remedy = (
                 "this key is missing.",
-                "Add it; `sluice contract new SOURCE` writes a complete one.",
+                "Add it; `sluice contract new` writes a complete file.",
             )
         problems.append(Problem(tuple(found["loc"]), message, remedy))
     return render(problems, lines, name)

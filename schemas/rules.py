@@ -27,7 +27,7 @@ Exact = Annotated[Decimal, BeforeValidator(_number), Setting(allow_inf_nan=False
 
 
 class Public(Part):
-    """Shared as it is. `because` says why it tells nothing about the protected unit, and silences the warning."""
+    """Shared as it is. `because` says why it tells nothing about the unit, and silences the warning."""
 
     kind: Literal["public"] = "public"
     because: str = ""
@@ -53,7 +53,7 @@ class Pseudonym(Part):
 
 
 class Private(Part):
-    """A rule that noises. `weight` is this field's part of a record's budget; the contract fills in the rest."""
+    """A rule that noises. `weight` is this field's part of a record's budget."""
 
     private: ClassVar[bool] = True
     weight: Annotated[int, Setting(ge=1, le=1000)] = 1
@@ -69,8 +69,8 @@ class Private(Part):
 class Numeric(Private):
     """A number on a public grid: index = floor(x / step) - lower_index, clipped to 0..range.
 
-    Shared value = lower + index * step + middle. `output: clamp` clips the noised index to 0..range; `wide` to
-    -margin..range + margin, built with range + margin.
+    Shared value = lower + index * step + middle. `output: clamp` clips the noised index to 0..range; `wide`
+    to -margin..range + margin, from a table built with range + margin.
     """
 
     min: Exact
@@ -96,12 +96,12 @@ class Numeric(Private):
 
     @property
     def middle(self) -> Decimal:
-        """From a cell's lower edge to the value that is shared for it: the mean of what can lie in the cell."""
+        """From a cell's lower edge to the value shared for it: the mean of what can lie in the cell."""
         return (self.step - 1) / 2 if self._integral else self.step / 2
 
     @property
     def range(self) -> int:
-        """R: the largest index. A whole-number cell at `max` counts; on a line the last cell ends at `max`."""
+        """R: the largest index. Whole numbers reach `max` itself; on a line the last cell ends there."""
         cells = int((self.max / self.step).to_integral_value(ROUND_FLOOR)) - self.lower_index
         return cells if self._integral else cells - 1
 
@@ -112,14 +112,14 @@ class Numeric(Private):
 
     @property
     def margin(self) -> int:
-        """B of `output: wide`, in steps; 0 when clamped. By default four times the noise's scale D / epsilon."""
+        """B of `output: wide`, in steps; 0 when clamped. Default: 4 times the noise's scale D / epsilon."""
         if self.output == "clamp":
             return 0
         return self.wide_by or -(-4 * self.sensitivity * 10**9 // max(self.nano_epsilon, 1))
 
     @property
     def default(self) -> Decimal:
-        """What a missing or unreadable value becomes before noise, in the field's unit; `min` unless declared."""
+        """What a missing value becomes before noise, in the field's unit; `min` unless declared."""
         return self.min if self.missing is None else self.missing
 
     @property
@@ -164,7 +164,7 @@ class Count(Numeric):
 
 
 class Number(Numeric):
-    """A reading. Without `per_unit` (an aggregate) or `sensitivity` (metric privacy) one unit can move all of it."""
+    """A reading. Without `per_unit` (aggregates) or `sensitivity` (metric) one unit can move all of it."""
 
     kind: Literal["number"] = "number"
     grid: Exact = Setting(Decimal(1), alias="step", gt=0)
@@ -190,7 +190,7 @@ class Number(Numeric):
 
 
 class Category(Private):
-    """One of `members`, by k-ary randomized response; `other` stands for what is not listed and is a member too."""
+    """One of `members`, by k-ary randomized response; `other`, for what is not listed, is one too."""
 
     kind: Literal["category"] = "category"
     members: Annotated[

@@ -1,7 +1,7 @@
 """The `shares:` section: how privatized fields become the target model, and its Avro types. Pure, no Arrow.
 
-Operators: a bare field name renames; text with `{field}` is a template; `{from:, scale:, offset:}`, `{from:, table:,
-else:}`, `{constant:}`, `{nest: {...}}`, `{list: ...}` (a list of one).
+Operators: a bare field name renames; text with `{field}` is a template; `{from:, scale:, offset:}`,
+`{from:, table:, else:}`, `{constant:}`, `{nest: {...}}`, `{list: ...}` (a list of one).
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _spelled(value: Any) -> Any:
         if "from" in value:
             return {"op": "scale", **value}
     raise ValueError(
-        "an operator is a field name, a template with {field}, {from:, scale:, offset:}, {from:, table:, else:}, "
-        "{constant:}, {nest:} or {list:}"
+        "an operator is a field name, a template with {field}, {from:, scale:, offset:}, "
+        "{from:, table:, else:}, {constant:}, {nest:} or {list:}"
     )
 
 

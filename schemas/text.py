@@ -1,7 +1,7 @@
 """YAML to plain values, with the line of every key, so that a message can say where.
 
-YAML 1.2's core words only: `NO` stays a country, `12:30` and `2016-01-01` stay text, a key that stands twice is
-refused. Nothing is ever constructed from a tag.
+YAML 1.2's core words only: `NO` stays a country, `12:30` and `2016-01-01` stay text, a key that stands twice
+is refused. Nothing is ever constructed from a tag.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _build(loader: Any, node: Any, path: Loc, lines: dict[Loc, int], name: str, 
 
 
 def line_of(loc: Sequence[str | int], lines: dict[Loc, int]) -> tuple[str, int]:
-    """Dotted path and line of an error location; steps that the text does not have (union tags) are left out."""
+    """Dotted path and line of an error location; steps that the text lacks (union tags) are left out."""
     path: Loc = ()
     for step in loc:
         if (*path, step) in lines:
