@@ -121,7 +121,7 @@ class Restorer(threading.Thread):
             raise _OutdatedError
 
     def _committed(self, reading: Consumer, sources: list[Source], epoch: int) -> dict[Source, int]:
-        """The group's offsets, -1001 for none. Pending ones (a transaction that is not over) are waited for."""
+        """The group's offsets, -1001 for none. Pending ones (an open transaction) are waited for."""
         while True:
             self._check(epoch)
             try:
@@ -170,17 +170,17 @@ class Restorer(threading.Thread):
             for message in reading.consume(10_000, 0.2):
                 error = message.error()
                 if error is None:
-                    at, progress = message.offset() + 1, time.monotonic()
+                    at, progress = int(message.offset() or 0) + 1, time.monotonic()
                     yield message.key() or b"", message.value()
-                elif error.code() == KafkaError._PARTITION_EOF:  # the last stable offset, not always the end
-                    if message.offset() > at:
-                        at, progress = message.offset(), time.monotonic()
+                elif error.code() == KafkaError._PARTITION_EOF:  # last stable, not always the end
+                    if int(message.offset() or 0) > at:
+                        at, progress = int(message.offset() or 0), time.monotonic()
                 else:
                     _give_up(KafkaException(error))
             if time.monotonic() - progress > self._patience:
                 raise TornError(
-                    f"{target} holds a transaction that does not end: {at} of {high} stays its last stable offset.",
-                    "Abort the hanging transaction (kafka-transactions.sh abort), then start this worker again.",
+                    f"{target} holds a transaction without an end: {at} of {high} stays stable.",
+                    "Abort the hanging transaction (kafka-transactions.sh abort), then start again.",
                 )
         reading.assign([])
 
@@ -190,10 +190,10 @@ class Restorer(threading.Thread):
         """Where to begin: what is committed, which the changelog must confirm."""
         low, high = self._watermarks(probing, source)
         if positions is not None:
-            position = positions.get(source)
-            known = None if position is None else position.next
+            found = positions.get(source)
+            known = None if found is None else found.next
             agreed = committed if committed >= 0 else None
-            if position is not None and position.cluster != self.cluster:
+            if found is not None and found.cluster != self.cluster:
                 raise TornError(
                     f"The changelog of {source} was written in another Kafka cluster.",
                     "Offsets of two clusters cannot be compared: give this cluster its own changelog topic.",
@@ -201,9 +201,9 @@ class Restorer(threading.Thread):
             if known != agreed:
                 raise TornError(
                     f"{source} is torn: the group is committed at {agreed}, its changelog at {known}.",
-                    "Nothing is lost or doubled yet. Set the group's offset to the changelog's, then start again.",
+                    "Nothing is lost or doubled yet. Set the group's offset to the changelog's.",
                 )
-        start = low if committed < 0 else committed
+        start: int = low if committed < 0 else committed
         if start < low:
             log.error(
                 "records were deleted by retention before they were read", source=source, count=low - start
@@ -211,7 +211,7 @@ class Restorer(threading.Thread):
         if start > high:
             raise TornError(
                 f"{source} ends at {high}, before the committed position {start}.",
-                "The topic was made again or truncated: its state belongs to records that are gone.",
+                "The topic was made again or truncated: its state is about records that are gone.",
             )
         return max(start, low)
 
