@@ -1,0 +1,64 @@
+"""The gate lets through what is not worse, and says why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.gate import Scores, judge, mae
+
+GOOD = Scores(count=288, learner=6.5, artefact=6.4, seasonal_naive=8.3, champion=6.5)
+
+
+def test_a_good_candidate_passes_with_reasons() -> None:
+    verdict = judge(GOOD)
+    assert verdict.publish
+    assert len(verdict.reasons) == 4
+    assert all(reason.startswith("passed") for reason in verdict.reasons)
+
+
+def test_the_first_release_has_no_champion() -> None:
+    assert judge(replace(GOOD, champion=None)).publish
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"learner": 6.7}, "learner MAE 6.7000 > the champion"),
+        ({"artefact": 6.7}, "artefact MAE 6.7000 > the champion"),  # damaged weights
+        ({"artefact": math.nan}, "artefact gives no finite error"),
+        ({"learner": math.inf}, "learner gives no finite error"),
+        ({"seasonal_naive": 6.0}, "> seasonal-naive"),
+        ({"count": 47}, "47 labels"),
+        ({"count": 0, "learner": math.nan}, "0 labels"),
+    ],
+)
+def test_a_worse_candidate_is_refused(changes: dict[str, float], words: str) -> None:
+    verdict = judge(replace(GOOD, **changes))  # type: ignore[arg-type]
+    assert not verdict.publish
+    assert any(words in reason for reason in verdict.reasons if reason.startswith("refused"))
+
+
+def test_a_rival_that_gives_no_number_beats_nobody() -> None:
+    assert judge(replace(GOOD, champion=math.nan)).publish
+
+
+errors = st.floats(0.01, 1e6)
+
+
+@given(errors, errors, errors, errors)
+def test_published_means_not_worse_than_either(a: float, b: float, c: float, d: float) -> None:
+    verdict = judge(Scores(288, a, b, c, d), tolerance=0.0)
+    assert verdict.publish == (max(a, b) <= min(c, d))
+    assert verdict == judge(Scores(288, a, b, c, d), tolerance=0.0)
+
+
+def test_mean_absolute_error() -> None:
+    assert mae(np.array([1.0, 2.0]), np.array([2.0, 4.0])) == 1.5
+    assert math.isnan(mae(np.array([1.0, math.nan]), np.array([2.0, 4.0])))
+    assert math.isnan(mae(np.array([]), np.array([])))

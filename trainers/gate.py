@@ -1,0 +1,70 @@
+"""The gate before a release: publish only what is not worse than seasonal-naive and than the champion.
+
+Pure. All errors are on shared (noised) labels of one recent window, because a trainer has no others: the
+noise adds the same amount to everybody's error, so the order stays right while the levels are too high.
+
+Two questions, since either can go wrong alone. Is the *learner* good: its own forecasts, issued before each
+label came, against seasonal-naive and against the champion run frozen over the same window? Is the *artefact*
+good: the very graph that would be published, run over the same window? The artefact has seen that window, so
+this second figure is no measure of skill; it finds graphs that do not do what the learner does (a broken
+export, damaged weights).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOLERANCE = 0.02  # of the other's MAE; over one day of 5-minute counts two equal models differ by about 1 %
+LEAST = 48  # labels; below this the window says nothing and nothing is published
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """MAE of each over the same `count` labels. `champion` is None before the first release."""
+
+    count: int
+    learner: float
+    artefact: float
+    seasonal_naive: float
+    champion: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`publish`, and why: one sentence per test, passed or failed, in a fixed order."""
+
+    publish: bool
+    reasons: tuple[str, ...]
+
+
+def judge(scores: Scores, tolerance: float = TOLERANCE, least: int = LEAST) -> Verdict:
+    """Publish iff learner and artefact are finite and at most `tolerance` worse than both rivals."""
+    if scores.count < least:
+        return Verdict(False, (f"refused: {scores.count} labels in the window, {least} needed",))
+    rivals = [("seasonal-naive", scores.seasonal_naive), ("the champion", scores.champion)]
+    tests = [
+        _test(name, own, rival, other, tolerance)
+        for name, own in (("learner", scores.learner), ("artefact", scores.artefact))
+        for rival, other in rivals
+        if other is not None
+    ]
+    return Verdict(all(passed for passed, _ in tests), tuple(reason for _, reason in tests))
+
+
+def mae(forecasts: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Mean absolute error of float64[N] forecasts; NaN where any of them is not a number, or N is 0."""
+    return float(np.abs(forecasts - labels).mean()) if len(labels) else math.nan
+
+
+def _test(name: str, own: float, rival: str, other: float, tolerance: float) -> tuple[bool, str]:
+    if not math.isfinite(own):
+        return False, f"refused: {name} gives no finite error, against {rival}"
+    if not math.isfinite(other):  # a rival that is not a number beats nobody
+        return True, f"passed: {name} MAE {own:.4f}, {rival} gives no finite error"
+    passed = own <= other * (1 + tolerance)
+    word, sign = ("passed", "<=") if passed else ("refused", ">")
+    return passed, f"{word}: {name} MAE {own:.4f} {sign} {rival} {other:.4f} + {tolerance:.1%}"

@@ -1,0 +1,288 @@
+"""Kafka's side of a subscriber: manifests and chunks in, acks out. Needs the base install only.
+
+Memory counts here, since every app carries one of these: small fetches and small queues.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from fastavro import parse_schema, schemaless_writer
+
+from schemas.errors import FatalError, RetriableError, WallError
+from streams.kafka.clients import Connection, registry
+from trainers.follower import Chunks, Update, needed
+from trainers.manifest import Manifest, avro
+
+BEFORE_MS = 60_000  # a release's chunks are appended at most this long before its manifest
+CALL_SECONDS = 10.0
+WINDOW = 64  # offsets looked at first when the newest manifest is searched
+
+log = structlog.get_logger("sluice.subscribe")
+_QUIET = logging.Logger("librdkafka")  # its lines about reconnects would go to the app's stderr
+_QUIET.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record of the manifest topic. `seen`: monotonic seconds. `key` is unverified."""
+
+    key: str
+    value: bytes
+    offset: int
+    timestamp_ms: int
+    seen: float
+
+    @property
+    def version(self) -> int:
+        """As the key says; 0 where it does not look like a release's name."""
+        return int(self.key[:8]) if re.fullmatch(r"\d{8}-[0-9a-f]{12}", self.key) else 0
+
+
+class ReleaseLog:
+    """Reads `models.<task>.v1` and `models.<task>.chunks.v1`. For one thread.
+
+    `with` waits up to `timeout_seconds` for the broker and the task. Raises WallError where the broker
+    refuses this principal or the task is not open, RetriableError where it does not answer.
+    """
+
+    def __init__(self, connection: Connection, task: str, name: str, timeout_seconds: float = 30.0) -> None:
+        self._manifests = TopicPartition(f"models.{task}.v1", 0)
+        self._chunks = TopicPartition(f"models.{task}.chunks.v1", 0)
+        self._task = task
+        self._timeout = timeout_seconds
+        self._principal = connection.principal
+        self._refused: KafkaError | None = None
+        self._settings = connection.settings(
+            group_id=f"subscribe.{task}.{name}",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            auto_offset_reset="earliest",
+            enable_partition_eof=True,
+            fetch_max_bytes=2 << 20,
+            max_partition_fetch_bytes=1 << 20,
+            queued_max_messages_kbytes=2 << 10,
+            queued_min_messages=16,
+            statistics_interval_ms=0,
+        )
+        self._settings["error_cb"] = self._error
+        self.cluster = ""
+        self._next_manifest = 0
+        self._next_chunk = OFFSET_BEGINNING
+        self._following = False
+
+    def __enter__(self) -> Self:
+        self._consumer = Consumer(self._settings, logger=_QUIET)
+        try:
+            self._open()
+        except BaseException:
+            self._consumer.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def newest_first(self) -> Iterator[Entry]:
+        """The manifests that are there now, newest first; then `poll` begins after them."""
+        low, high = self._watermarks()
+        self._next_manifest = high
+        end, width = high, WINDOW
+        while end > low:
+            start = max(low, end - width)
+            yield from reversed(self._between(start, end))
+            end, width = start, 4 * width
+
+    def gather(
+        self, manifest: Manifest, entry: Entry, chunks: Chunks, seconds: float, stopping: threading.Event
+    ) -> None:
+        """Collects the release's chunks, for at most `seconds`. What is missing then, is missing."""
+        wanted, end = set(needed(manifest)), time.monotonic() + seconds
+        since = TopicPartition(self._chunks.topic, 0, max(0, entry.timestamp_ms - BEFORE_MS))
+        at = self._consumer.offsets_for_times([since], timeout=CALL_SECONDS)[0].offset
+        self._next_chunk = at if at >= 0 else OFFSET_BEGINNING
+        self._assign(TopicPartition(self._chunks.topic, 0, self._next_chunk))
+        while wanted and time.monotonic() < end and not stopping.is_set():
+            message = self._poll(0.2)
+            key = _text(message.key()) if message else ""
+            if message and key in wanted:
+                chunks.put(key, message.value() or b"")
+                wanted.discard(key)
+                if not wanted:
+                    self._next_chunk = message.offset() + 1
+
+    def poll(self, chunks: Chunks, timeout_seconds: float) -> list[Entry]:
+        """New manifests, in order; new chunks go to `chunks`. Returns as soon as there is something."""
+        if not self._following:
+            self._following = True
+            self._assign(
+                TopicPartition(self._manifests.topic, 0, self._next_manifest),
+                TopicPartition(self._chunks.topic, 0, self._next_chunk),
+            )
+        message, entries = self._poll(timeout_seconds), list[Entry]()
+        while message is not None and len(entries) < 64:
+            if message.topic() == self._manifests.topic:
+                if message.value() is not None:  # a tombstone says that an old release was cleared away
+                    entries.append(_entry(message))
+            elif message.value() is not None:
+                chunks.put(_text(message.key()), message.value())
+            message = self._poll(0)
+        return entries
+
+    def done(self, entry: Entry) -> None:
+        """Marks a manifest as decided, so that `sluice lag` shows how far this subscriber is."""
+        place = TopicPartition(self._manifests.topic, 0, entry.offset + 1)
+        self._consumer.commit(offsets=[place], asynchronous=True)
+
+    def _open(self) -> None:
+        end, wait = time.monotonic() + self._timeout, 0.1
+        while True:
+            problem: KafkaError | None = None
+            try:
+                found = self._consumer.list_topics(
+                    self._manifests.topic, timeout=min(CALL_SECONDS, self._timeout)
+                )
+                problem = found.topics[self._manifests.topic].error
+                self.cluster = found.cluster_id or ""
+                if problem is None:
+                    return
+            except KafkaException as error:
+                problem = error.args[0]
+            self._raise_if_refused()
+            if time.monotonic() > end:
+                raise self._translated(problem)
+            time.sleep(wait)
+            wait = min(2 * wait, 2.0)
+
+    def _translated(self, problem: KafkaError) -> RetriableError | WallError:
+        if problem.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            return WallError(
+                f"Task {self._task!r} is not open on this cluster, or {self._principal!r} may not read it.",
+                f"Check the task's name; `sluice train {self._task}` opens it.",
+            )
+        return RetriableError(f"The broker does not answer ({problem.name()}).", "Look at `sluice status`.")
+
+    def _watermarks(self) -> tuple[int, int]:
+        low, high = self._consumer.get_watermark_offsets(self._manifests, timeout=CALL_SECONDS)
+        return int(low), int(high)
+
+    def _between(self, start: int, end: int) -> list[Entry]:
+        self._assign(TopicPartition(self._manifests.topic, 0, start))
+        entries, at, patience = list[Entry](), start, time.monotonic() + CALL_SECONDS
+        while at < end and time.monotonic() < patience:
+            message = self._consumer.poll(0.2)
+            if message is None:
+                continue
+            if message.error() is not None:
+                self._check(message.error())
+                if message.error().code() == KafkaError._PARTITION_EOF:
+                    at = max(at, message.offset())
+                continue
+            at = message.offset() + 1
+            if message.value() is not None and message.offset() < end:
+                entries.append(_entry(message))
+        return entries
+
+    def _assign(self, *places: TopicPartition) -> None:
+        self._consumer.assign(list(places))
+
+    def _poll(self, timeout_seconds: float) -> Any:
+        message = self._consumer.poll(timeout_seconds)
+        self._raise_if_refused()
+        if message is None or message.error() is None:
+            return message
+        self._check(message.error())
+        return None
+
+    def _check(self, error: KafkaError) -> None:
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise self._translated(error)
+        if error.fatal():
+            raise FatalError(f"The Kafka client failed: {error.name()}.", "Start the program again.")
+
+    def _error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+            self._refused = error
+
+    def _raise_if_refused(self) -> None:
+        if self._refused is not None:
+            raise WallError(
+                f"The broker refused the name or password of {self._principal!r}.",
+                "Set SLUICE_HOME to the stack's folder, or SLUICE_PASSWORD_FILE.",
+            )
+
+
+class Acks:
+    """Tells what was done with each release. Best effort: an ack that fails is logged."""
+
+    def __init__(self, connection: Connection, task: str) -> None:
+        self._connection = connection
+        self._topic = f"models.{task}.acks.v1"
+        self._task = task
+        self._schema_id = 0
+
+    def __enter__(self) -> Self:
+        self._producer = Producer(
+            self._connection.settings(linger_ms=5, queue_buffering_max_kbytes=1024), logger=_QUIET
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._producer.flush(2.0)
+
+    def send(self, subscriber: str, update: Update, reason: str) -> None:
+        """Queues one ack; returns at once, except for the registry's answer at the first."""
+        try:
+            if not self._schema_id:
+                found = registry(self._connection).get_latest_version(f"{self._topic}-value")
+                self._schema_id = int(found.schema_id or 0)
+            out = io.BytesIO(b"\0" + self._schema_id.to_bytes(4, "big"))
+            out.seek(5)
+            state = "applied" if update.applied else "refused"
+            record = {"task": self._task, "subscriber": subscriber, "release": update.release}
+            record |= {"version": update.version, "state": state, "reason": reason}
+            schemaless_writer(out, avro("model_ack"), record)
+            self._producer.produce(self._topic, out.getvalue(), subscriber.encode())
+            self._producer.poll(0)
+        except Exception as problem:  # registry and HTTP errors of many kinds; the model matters more
+            log.warning("ack not sent", task=self._task, error=type(problem).__name__)
+
+
+def schema_lookup(connection: Connection) -> Callable[[int], Any]:
+    """The registry's schema of an id, parsed; None where it cannot be had."""
+
+    def lookup(schema_id: int) -> Any:
+        try:
+            text = registry(connection).get_schema(schema_id).schema_str
+            return parse_schema(json.loads(text))
+        except Exception as problem:
+            log.warning("schema not found", schema_id=schema_id, error=type(problem).__name__)
+            return None
+
+    return lookup
+
+
+def _entry(message: Any) -> Entry:
+    return Entry(
+        _text(message.key()), message.value(), message.offset(), message.timestamp()[1], time.monotonic()
+    )
+
+
+def _text(key: bytes | None) -> str:
+    return (key or b"").decode("utf-8", "replace")

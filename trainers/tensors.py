@@ -1,0 +1,72 @@
+"""Arrays as safetensors files, read with nothing but numpy, so that a subscriber needs no further package.
+
+Format: u64 little-endian length of a JSON header, the header, then the raw little-endian bytes; the header
+maps a name to `{"dtype", "shape", "data_offsets": [begin, end]}`. The format cannot carry code. Oracle in the
+tests: the `safetensors` package, which also does the writing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+HEADER_LIMIT = 64 << 20  # 100,000 keys of 100 bytes need a sixth of it
+META = "sluice"  # one entry only: the package writes several in a random order
+
+
+def dump(arrays: Mapping[str, np.ndarray[Any, Any]], meta: Any = None) -> bytes:
+    """`arrays` as one safetensors file; equal input gives equal bytes. `meta` is anything that JSON can say.
+
+    Needs the `safetensors` package (extra `trainers`).
+    """
+    from safetensors.numpy import save
+
+    # The package takes the memory as it lies: a transposed view would be stored wrongly, without an error.
+    packed = {name: np.array(array, order="C", copy=True) for name, array in arrays.items()}
+    text = json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return bytes(save(packed, metadata={META: text}))
+
+
+def load(data: bytes) -> tuple[Arrays, Any]:
+    """The arrays (read-only views into `data`) and the meta of `dump`. Raises ValueError on any damage."""
+    if len(data) < 8:
+        raise ValueError("shorter than its own header")
+    length = int.from_bytes(data[:8], "little")
+    if length > HEADER_LIMIT or 8 + length > len(data):
+        raise ValueError("header longer than the file")
+    header = json.loads(data[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError("header is no object")
+    meta = header.pop("__metadata__", {})
+    body, arrays = memoryview(data)[8 + length :], Arrays()
+    for name, entry in header.items():
+        arrays[name] = _array(entry, body)
+    return arrays, json.loads(meta[META]) if META in meta else None
+
+
+def _array(entry: Any, body: memoryview) -> np.ndarray[Any, Any]:
+    try:
+        dtype = np.dtype(DTYPES[entry["dtype"]])
+        shape = tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ValueError(f"bad entry: {type(problem).__name__}") from None
+    count = math.prod(shape)
+    if (
+        min(shape, default=0) < 0
+        or not 0 <= begin <= end <= len(body)
+        or end - begin != count * dtype.itemsize
+    ):
+        raise ValueError("shape and offsets disagree")
+    return np.frombuffer(body[begin:end], dtype).reshape(shape)
