@@ -34,7 +34,7 @@ LEVELS = (0.05, 0.5, 0.95)
 
 
 def graph(spread: float = 2.0, bias: float = 0.0) -> bytes:
-    """value = mean of four values + bias; quantiles = value -spread, +0, +spread; one expert, the last value."""
+    """value = mean of four values + bias; quantiles are `spread` around it; one expert, the last value."""
     nodes = [
         helper.make_node("ReduceMean", ["values", "axis"], ["mean"], keepdims=1),
         helper.make_node("Add", ["mean", "bias"], ["column"]),

@@ -3,8 +3,8 @@
     consider(value) -> Manifest    is it readable, from the pinned signer, of this task, and newer?
     take(manifest, chunks)         are the files whole, and does the graph run? then it is in use
 
-Both raise RefusedError and leave the model in use as it is. The swap is one assignment: a forecast runs on the
-old model or on the new one, never on parts of both.
+Both raise RefusedError and leave the model in use as it is. The swap is one assignment: a forecast runs on
+the old model or on the new one, never on parts of both.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class ReleaseLog:
         self._assign(TopicPartition(self._manifests.topic, 0, start))
         entries, at, patience = list[Entry](), start, time.monotonic() + CALL_SECONDS
         while at < end and time.monotonic() < patience:
-            message = self._consumer.poll(0.2)
+            message: Any = self._consumer.poll(0.2)
             if message is None:
                 continue
             if message.error() is not None:
@@ -201,7 +201,7 @@ class ReleaseLog:
         self._consumer.assign(list(places))
 
     def _poll(self, timeout_seconds: float) -> Any:
-        message = self._consumer.poll(timeout_seconds)
+        message: Any = self._consumer.poll(timeout_seconds)
         self._raise_if_refused()
         if message is None or message.error() is None:
             return message
@@ -255,7 +255,7 @@ class Acks:
             out = io.BytesIO(b"\0" + self._schema_id.to_bytes(4, "big"))
             out.seek(5)
             state = "applied" if update.applied else "refused"
-            record = {"task": self._task, "subscriber": subscriber, "release": update.release}
+            record: dict[str, Any] = {"task": self._task, "subscriber": subscriber, "release": update.release}
             record |= {"version": update.version, "state": state, "reason": reason}
             schemaless_writer(out, avro("model_ack"), record)
             self._producer.produce(self._topic, out.getvalue(), subscriber.encode())
@@ -269,8 +269,7 @@ def schema_lookup(connection: Connection) -> Callable[[int], Any]:
 
     def lookup(schema_id: int) -> Any:
         try:
-            text = registry(connection).get_schema(schema_id).schema_str
-            return parse_schema(json.loads(text))
+            return parse_schema(json.loads(registry(connection).get_schema(schema_id).schema_str or ""))
         except Exception as problem:
             log.warning("schema not found", schema_id=schema_id, error=type(problem).__name__)
             return None

@@ -152,7 +152,7 @@ def test_only_what_follows_is_newer(version: int, sources: Any, accepted: bool) 
         assert reason_of(require_newer, manifest, 2, {SOURCE: 100}) == "not-newer"
 
 
-ARRAYS = {
+ARRAYS: tensors.Arrays = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3).T,
     "b": np.array(7, np.int64),
     "c": np.zeros((0, 3), np.float64),
