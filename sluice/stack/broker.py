@@ -1,87 +1,48 @@
 """One Apache Kafka node in KRaft mode as a child of this process, secured from its first start.
 
-Ready takes 3 to 5 s. Nothing listens without authentication; see security.py.
+Ready takes 2 to 3 s. Nothing listens without authentication; see security.py.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import socket
 import subprocess
-import sys
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from schemas.errors import ConfigurationError, FatalError, RetriableError
-from sluice.stack import jars, java, leash, security
+from schemas.errors import FatalError, RetriableError, SluiceError
+from sluice.stack import broker_settings, children, jars, java, ports, security
 from sluice.stack.home import Home, write_private
 
-HEAP_MB = 256
 LEAST_FREE_BYTES = 256 << 20
-
-# Each for a reason: one node (replication 1, one partition for internal topics), quick fencing and take-over (design
-# section 3 rule 10), no topic behind anybody's back, and little memory (the cleaner's buffer is 128 MiB by default).
-NODE_SETTINGS = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
-    "auto.create.topics.enable": "false",
-    "num.partitions": "1",
-    "default.replication.factor": "1",
-    "offsets.topic.num.partitions": "1",
-    "offsets.topic.replication.factor": "1",
-    "transaction.state.log.num.partitions": "1",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
-    "share.coordinator.state.topic.num.partitions": "1",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
-    "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "1000",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-    "broker.session.timeout.ms": "3000",
-    "broker.heartbeat.interval.ms": "500",
-    "log.cleaner.dedupe.buffer.size": str(16 << 20),
-    "num.network.threads": "2",
-    "num.io.threads": "4",
-}
-
-LOG4J = """\
-status = error
-appender.file.type = RollingFile
-appender.file.name = file
-appender.file.fileName = {folder}/broker.log
-appender.file.filePattern = {folder}/broker.%i.log
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d{{ISO8601}} %p %m (%c{{1}})%n
-appender.file.policies.type = Policies
-appender.file.policies.size.type = SizeBasedTriggeringPolicy
-appender.file.policies.size.size = 10MB
-appender.file.strategy.type = DefaultRolloverStrategy
-appender.file.strategy.max = 4
-rootLogger.level = INFO
-rootLogger.appenderRef.file.ref = file
-"""
+PURGE = "Restore the folder from a copy, or give it up with `sluice down --purge`."
 
 
 class Broker:
-    """The broker process of one home. `start` returns once the process runs; `sluice.stack.ready` tells when it answers.
+    """The broker process of one home. `start` returns once it runs; `sluice.stack.ready` tells when it
+    answers.
 
-    Not thread-safe. The child dies with the *thread* that started it (see leash.py): start it from the main thread.
+    Not thread-safe, and for the main thread only (leash.py).
     """
 
     def __init__(self, home: Home, port: int = 0) -> None:
-        """`port` is the client listener's; 0 takes a free one. The two internal listeners always take free ones."""
+        """`port` is the client listener's; 0 takes a free one. The two internal listeners always do."""
         self.home = home
         self.port = port
+        self.child: children.Child | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.cluster_id = ""
+        self._log_start = 0
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{ports.HOST}:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.home.logs / "broker.log"
 
     def start(self, progress: jars.Progress = jars.silent) -> None:
         """Fetch what is missing, format an empty data folder, start the process.
@@ -89,32 +50,25 @@ class Broker:
         Raises ConfigurationError, FatalError or RetriableError, each with the remedy.
         """
         self.home.create()
-        security.ensure_passwords(self.home)
         _check_disk(self.home.path)
-        runtime, class_path = java.find(), jars.class_path(progress)
-        ports = self._ports()
-        self._configure(ports)
+        security.ensure_passwords(self.home)
+        runtime = java.find()
+        class_path = jars.class_path(progress)
+        self._configure()
         self._format(runtime, class_path)
-        with (self.home.logs / "broker.out").open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid())]
-                + self._command(runtime, class_path, "kafka.Kafka", str(self.home.config / "broker.properties")),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-            )
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        command = self._java(runtime, class_path, "kafka.Kafka", self._properties)
+        self.child = children.leashed("broker", command, self.home.logs / "broker.out")
+        self.process = self.child.spawn()
+
+    def lives(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def stop(self, patience_seconds: float = 20) -> None:
         """Orderly shutdown; killed after `patience_seconds`, which costs a log recovery at the next start."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(patience_seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self.process = None
+        if self.process is not None:
+            children.end(self.process, patience_seconds)
+            self.process = None
 
     def kill(self) -> None:
         """SIGKILL, as a crash would."""
@@ -122,29 +76,34 @@ class Broker:
             self.process.kill()
             self.process.wait()
 
-    def _ports(self) -> dict[str, int]:
-        if self.port and not port_is_free(self.port):
-            raise ConfigurationError(
-                f"Port {self.port} is taken by another program.",
-                f"Name another with `sluice up --port {self.port + 10}`, or let Sluice choose with --port 0.",
-            )
-        internal, controller, free = free_ports(3)
-        self.port = self.port or free
-        return {"CLIENT": self.port, "INTERNAL": internal, "CONTROLLER": controller}
+    def why_it_ended(self) -> SluiceError:
+        """What its log says about an end before it was ready, as an error with a remedy."""
+        text = ""
+        if self.log.exists():
+            with self.log.open("rb") as log:
+                log.seek(min(self._log_start, self.log.stat().st_size))
+                text = log.read().decode(errors="replace")
+        return explain(text + (self.home.logs / "broker.out").read_text(errors="replace"), self.home)
 
-    def _configure(self, ports: dict[str, int]) -> None:
-        settings = {
-            **NODE_SETTINGS,
-            "controller.quorum.voters": f"1@127.0.0.1:{ports['CONTROLLER']}",
+    @property
+    def _properties(self) -> str:
+        return str(self.home.config / "broker.properties")
+
+    def _configure(self) -> None:
+        self.port = ports.claim(self.port, "--port")
+        internal, controller = ports.free(2)
+        listeners = {"CLIENT": self.port, "INTERNAL": internal, "CONTROLLER": controller}
+        own = {
+            "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
             "log.dirs": str(self.home.data),
-            **security.settings(self.home, ports),
         }
-        text = "".join(f"{name}={value}\n" for name, value in settings.items())
-        write_private(self.home.config / "broker.properties", text)
-        write_private(self.home.config / "log4j2.properties", LOG4J.format(folder=self.home.logs))
+        text = broker_settings.properties(broker_settings.NODE, own, security.settings(self.home, listeners))
+        write_private(Path(self._properties), text)
+        log4j = broker_settings.LOG4J.format(folder=self.home.logs)
+        write_private(self.home.config / "log4j2.properties", log4j)
 
     def _format(self, runtime: java.Java, class_path: list[Path]) -> None:
-        """Give an empty data folder its cluster id and first credentials; keep the id of one that has them."""
+        """Give an empty data folder its cluster id and first credentials, or take the id of a full one."""
         meta = self.home.data / "meta.properties"
         if meta.exists():
             self.cluster_id = _cluster_id(meta)
@@ -152,19 +111,19 @@ class Broker:
         if any(self.home.data.iterdir()):
             raise FatalError(
                 f"{self.home.data} holds data, but its meta.properties is gone: this cannot be resumed.",
-                "Restore the folder from a copy, or give it up with `sluice down --purge`.",
+                PURGE,
             )
-        cluster_id = urlsafe_b64encode(uuid.UUID(bytes=secrets.token_bytes(16), version=4).bytes).decode().rstrip("=")
+        cluster_id = _new_cluster_id()
         arguments = self.home.config / "format.arguments"
         write_private(arguments, "\n".join(security.scram_arguments(self.home)))
+        options = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
         try:
             run = subprocess.run(  # its output holds salted passwords: never kept
-                self._command(runtime, class_path, "kafka.tools.StorageTool", "format")
-                + ["-t", cluster_id, "-c", str(self.home.config / "broker.properties"), f"@{arguments}"],
+                self._java(runtime, class_path, "kafka.tools.StorageTool", *options),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=children.environment(),
                 timeout=120,
                 check=False,
             )
@@ -178,47 +137,39 @@ class Broker:
             )
         self.cluster_id = cluster_id
 
-    def _command(self, runtime: java.Java, class_path: list[Path], main: str, *arguments: str) -> list[str]:
-        options = [
-            f"-Xmx{HEAP_MB}m",
-            "-Xms64m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+ExitOnOutOfMemoryError",
-            f"-XX:ErrorFile={self.home.logs}/java-crash.log",
-            "-Djava.awt.headless=true",
-            f"-Dlog4j2.configurationFile={self.home.config}/log4j2.properties",
-        ]
-        if runtime.version >= 24:  # silences warnings about what Kafka's own libraries do
-            options += ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
-        return [str(runtime.executable), *options, "-cp", ":".join(map(str, class_path)), main, *arguments]
+    def _java(self, runtime: java.Java, class_path: list[Path], main: str, *arguments: str) -> list[str]:
+        options = broker_settings.java_options(runtime.version, str(self.home.config), str(self.home.logs))
+        joined = ":".join(map(str, class_path))
+        return [str(runtime.executable), *options, "-cp", joined, main, *arguments]
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody held a moment ago. Somebody else may take one before it is used."""
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "MALLOC_ARENA_MAX": "2"}
+def explain(log: str, home: Home) -> SluiceError:
+    """The error that a broker's log amounts to. Pure."""
+    if "No space left on device" in log:
+        return RetriableError(
+            f"The disk of {home.data} is full; the broker stopped.",
+            "Free some room, then run `sluice up` again: it resumes.",
+        )
+    if "Address already in use" in log or "BindException" in log:
+        return RetriableError(
+            "Another program took one of the broker's ports in this moment.",
+            "Run `sluice up` again, or name another port with --port.",
+        )
+    if any(
+        sign in log for sign in ("CorruptRecord", "meta.properties", "InconsistentClusterId", "InvalidRecord")
+    ):
+        return FatalError(
+            f"The data folder {home.data} is damaged; {home.logs / 'broker.log'} says where.", PURGE
+        )
+    if "insufficient memory" in log or "OutOfMemoryError" in log:
+        return RetriableError(
+            f"There was too little memory for the broker, which takes up to {broker_settings.HEAP_MB + 150} MB.",
+            "Close other programs, then run `sluice up` again: it resumes.",
+        )
+    return RetriableError(
+        f"The broker ended before it was ready; {home.logs / 'broker.log'} says why.",
+        "Run `sluice up` again. If the data folder is damaged: restore it, or `sluice down --purge`.",
+    )
 
 
 def _check_disk(folder: Path) -> None:
@@ -230,12 +181,18 @@ def _check_disk(folder: Path) -> None:
         )
 
 
+def _new_cluster_id() -> str:
+    """A random UUID as Kafka writes one: 22 characters of URL-safe base64, the first never a dash."""
+    while True:
+        random = uuid.UUID(bytes=secrets.token_bytes(16), version=4)
+        found = urlsafe_b64encode(random.bytes).decode().rstrip("=")
+        if not found.startswith("-"):
+            return found
+
+
 def _cluster_id(meta: Path) -> str:
-    for line in meta.read_text().splitlines():
+    for line in meta.read_text(errors="replace").splitlines():
         name, _, value = line.partition("=")
         if name == "cluster.id" and value:
             return value
-    raise FatalError(
-        f"{meta} names no cluster: the data folder is damaged.",
-        "Restore the folder from a copy, or give it up with `sluice down --purge`.",
-    )
+    raise FatalError(f"{meta} names no cluster: the data folder is damaged.", PURGE)

@@ -1,12 +1,12 @@
 """The folder of one stack: what lies where, and the small files by which its processes find each other.
 
-    stack.json       address, cluster id, ports and process ids; written by `up`, read by every other command
-    secrets/<role>   one password per principal, 0600
-    config/          broker.properties (holds the broker's own password, 0600), log4j2.properties
-    data/            the broker's log directory
-    logs/            broker.log and registry.log (rotated), start-up output
-    run/             stack.lock (held by the supervisor), <role>-<pid>.json of every running role
-    keys/, signers/  noise key chains and model keys; never touched from here, not even by `down --purge`
+- `stack.json`: address, cluster id, ports and process ids; written by `up`, read by every other command
+- `secrets/<role>`: one password per principal, 0600
+- `config/`: broker.properties (holds the broker's own password, 0600), log4j2.properties
+- `data/`: the broker's log directory
+- `logs/`: broker.log and registry.log (rotated), start-up output
+- `run/`: stack.lock (held by the supervisor), `<role>-<pid>.json` of every running role
+- `keys/`, `signers/`: noise key chains and model keys; never touched from here, not even by `down --purge`
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Home:
         return self.path / "run"
 
     def create(self) -> None:
-        """Make the folders, closed to other users of the machine. Raises ConfigurationError where it may not."""
+        """Make the folders, closed to other users. Raises ConfigurationError where it may not."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.secrets, self.config, self.data, self.logs, self.run):
@@ -65,7 +65,7 @@ class Home:
             ) from None
 
     def stack(self) -> dict[str, Any]:
-        """The content of stack.json; empty where there is none yet. Raises ConfigurationError where it is damaged."""
+        """The content of stack.json, empty where there is none. Raises ConfigurationError if damaged."""
         try:
             found = json.loads(self.stack_file.read_text())
         except FileNotFoundError:

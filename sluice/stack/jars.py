@@ -1,8 +1,9 @@
 """Apache Kafka's jars: a pinned list of coordinates and SHA-256, fetched once per user and cached.
 
-The list (`jars.lock`) was resolved once; resolving anew takes 7 to 10 s and may find something else. `jgo.maven` brings
-the repository's address. A jar is fetched into a staging folder, checked, and only then renamed into the cache, so that
-neither a broken download nor a kill leaves a jar that looks whole. `SLUICE_KAFKA_JARS` names a folder instead.
+The list (`jars.lock`) was resolved once; resolving anew takes 7 to 10 s and may find something else.
+`jgo.maven` brings the repository's address. A jar is fetched into a staging folder, checked, and only then
+renamed into the cache, so that neither a broken download nor a kill leaves a jar that looks whole.
+`SLUICE_KAFKA_JARS` names a folder instead.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def missing(folder: Path) -> list[Jar]:
 def class_path(progress: Progress = silent) -> list[Path]:
     """All jars, present and checked, in a fixed order.
 
-    Raises ConfigurationError for a named folder without Kafka, FatalError for a checksum that differs, RetriableError
-    where a jar is neither cached nor to be had.
+    Raises ConfigurationError for a named folder without Kafka, FatalError for a checksum that differs,
+    RetriableError where a jar is neither cached nor to be had.
     """
     named = os.environ.get("SLUICE_KAFKA_JARS")
     if named:
@@ -105,8 +106,9 @@ def fetch(folder: Path, wanted: list[Jar], progress: Progress = silent) -> None:
             except Exception as problem:  # requests', jgo's and the disk's own kinds
                 raise RetriableError(
                     f"{jar.name} is not cached and could not be fetched ({type(problem).__name__}).",
-                    "Check network, proxy and free disk, then run the command again: what has arrived stays. Without a "
-                    f"network, copy {folder} from another machine, or set SLUICE_KAFKA_JARS to a folder with these jars.",
+                    "Check network, proxy and free disk, then run the command again: what has arrived stays. "
+                    f"Without a network, copy {folder} from another machine, or set SLUICE_KAFKA_JARS to a "
+                    "folder with these jars.",
                 ) from None
             _install(Path(found), jar, folder)
             return jar
@@ -137,13 +139,16 @@ def _matches(file: Path, jar: Jar) -> bool:
 
 
 def _from_folder(folder: Path) -> list[Path]:
-    """A named folder's jars: all of them, the pinned ones checked. Kafka itself must be of the pinned minor release."""
+    """A named folder's jars: all of them, the pinned ones checked. Kafka itself must be of the pinned minor
+    release.
+    """
     found = sorted(folder.glob("*.jar")) if folder.is_dir() else []
     minor = KAFKA_VERSION.rpartition(".")[0]
     if not any(file.name.startswith(f"kafka_2.13-{minor}.") for file in found):
         raise ConfigurationError(
             f"SLUICE_KAFKA_JARS names {folder}, which holds no kafka_2.13-{minor}.*.jar.",
-            f"Point it to the `libs` folder of an Apache Kafka {KAFKA_VERSION}, or unset it to let Sluice fetch the jars.",
+            f"Point it to the `libs` folder of an Apache Kafka {KAFKA_VERSION}, or unset it to let Sluice "
+            "fetch the jars.",
         )
     pinned = {jar.name: jar for jar in locked()}
     for file in found:

@@ -11,6 +11,7 @@ from pathlib import Path
 from schemas.errors import ConfigurationError
 
 LEAST_VERSION = 17  # Kafka 4 refuses older ones with a class-format stack trace
+OTHERWISE = "or unset it: the runtime that came with Sluice is used then."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,13 @@ def find(named: str | None = None) -> Java:
     if not executable.is_file():
         raise ConfigurationError(
             f"SLUICE_JAVA names {named}, and there is no java program.",
-            "Point it to a java program or a Java home, or unset it: the runtime that came with Sluice is used then.",
+            f"Point it to a java program or a Java home, {OTHERWISE}",
         )
     version = _ask(executable)
     if version < LEAST_VERSION:
         raise ConfigurationError(
-            f"SLUICE_JAVA names {executable}, which is Java {version}; the broker needs {LEAST_VERSION} or newer.",
-            "Point it to a newer Java, or unset it: the runtime that came with Sluice is used then.",
+            f"SLUICE_JAVA names {executable}: Java {version}, and the broker needs {LEAST_VERSION} or newer.",
+            f"Point it to a newer Java, {OTHERWISE}",
         )
     return Java(executable, version)
 
@@ -59,7 +60,9 @@ def _from_release(home: Path) -> int | None:
 def _ask(executable: Path) -> int:
     """Run `java -version`; 1.8.0 counts as 8."""
     try:
-        run = subprocess.run([executable, "-version"], capture_output=True, text=True, timeout=30, check=False)
+        run = subprocess.run(
+            [executable, "-version"], capture_output=True, text=True, timeout=30, check=False
+        )
         answer = run.stderr + run.stdout
     except (OSError, subprocess.TimeoutExpired):
         answer = ""
@@ -67,6 +70,6 @@ def _ask(executable: Path) -> int:
     if not found:
         raise ConfigurationError(
             f"{executable} does not answer `-version` as a Java does.",
-            "Point SLUICE_JAVA to a Java 17 or newer, or unset it.",
+            f"Point SLUICE_JAVA to a Java {LEAST_VERSION} or newer, {OTHERWISE}",
         )
     return int(found[1])

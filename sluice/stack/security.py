@@ -1,8 +1,9 @@
 """Who there is, and how each proves it: principals, passwords, listeners, first credentials.
 
-Every listener asks for SCRAM-SHA-512, the controller's and the broker's own included; whoever is not named by an ACL may
-do nothing. Passwords are made at the first start, one file per principal (0600): one operating-system user who runs all
-roles can read them all, so a wall between people needs a user or a machine per role.
+Every listener asks for SCRAM-SHA-512, the controller's and the broker's own included; whoever is not named by
+an ACL may do nothing. Passwords are made at the first start, one file per principal (0600): one
+operating-system user who runs all roles can read them all, so a wall between people needs a user or a machine
+per role.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def password(home: Home, role: str) -> SecretStr:
 def scram_arguments(home: Home) -> list[str]:
     """Arguments of `StorageTool format` that store each principal's salted password.
 
-    Salted here, so that no password in the clear ever reaches another process; the salted form still signs in, so hand
-    these over in a 0600 file, never on a command line.
+    Salted here, so that no password in the clear ever reaches another process; the salted form still signs
+    in, so hand these over in a 0600 file, never on a command line.
     """
     arguments: list[str] = []
     for role in ROLES:

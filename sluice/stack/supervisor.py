@@ -1,24 +1,32 @@
-"""The one owner of a stack's children: broker and registry start, stop and die with it."""
+"""The one owner of a stack's children: broker and registry start, stop and die with it.
+
+    python -m sluice.stack.supervisor HOME PORT REGISTRY_PORT
+
+is what `sluice up --detach` leaves behind: it says each step and each error as a line of JSON on standard
+output, and becomes the keeper (keeper.py) once the stack is ready.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
-from typing import TextIO
+from pathlib import Path
+from typing import NoReturn, TextIO
 
-from schemas.errors import RetriableError
-from sluice.stack import jars, leash, ready, security
-from sluice.stack.broker import Broker, free_ports
-from sluice.stack.home import Home
+from schemas.errors import RetriableError, SluiceError
+from sluice.stack import children, jars, keeper, ports, provision, ready, security
+from sluice.stack.broker import Broker
+from sluice.stack.home import Home, write_private
 from streams.kafka.clients import Connection
 
 READY_SECONDS = 60
 
 
-class AlreadyRunning(RetriableError):
+class AlreadyRunningError(RetriableError):
     """Another supervisor owns this home."""
 
 
@@ -30,11 +38,12 @@ class Stack:
         self.broker = Broker(home, port)
         self.registry_port = registry_port
         self.registry: subprocess.Popen[bytes] | None = None
+        self._registry_child: children.Child | None = None
         self._lock: TextIO | None = None
 
     @property
     def registry_url(self) -> str:
-        return f"http://127.0.0.1:{self.registry_port}"
+        return f"http://{ports.HOST}:{self.registry_port}"
 
     def connection(self, role: str) -> Connection:
         """The way of `role` (one of security.ROLES) to this stack."""
@@ -46,17 +55,27 @@ class Stack:
         )
 
     def start(self, progress: jars.Progress = jars.silent) -> None:
-        """Start both and return when both answer. On failure nothing is left running."""
+        """Start both and return when both answer. On failure nothing is left running.
+
+        Raises AlreadyRunningError where this home has an owner, else what Broker.start raises.
+        """
         self.home.create()
-        self._take_lock()
+        self._lock = take_lock(self.home)
         try:
             self.broker.start(progress)
             progress("starting the broker", 0, 2)
-            admin = self.connection("admin")
-            ready.wait_for(lambda: ready.broker_answers(admin), self._broker_lives, READY_SECONDS)
-            progress("starting the registry", 1, 2)
-            self._start_registry()
+            self._start_registry()  # beside the broker, it waits for it: both take seconds to load
             self._write_stack()
+            admin = self.connection("admin")
+            if not ready.wait_for(lambda: ready.broker_answers(admin), self.broker.lives, READY_SECONDS):
+                raise self.broker.why_it_ended()
+            provision.open_registry(admin)
+            progress("starting the registry", 1, 2)
+            if not ready.wait_for(lambda: ready.registry_answers(admin), self._registry_lives, READY_SECONDS):
+                raise RetriableError(
+                    f"The registry did not become ready; {self.home.logs / 'registry.log'} says why.",
+                    "Run `sluice up` again.",
+                )
             progress("ready", 2, 2)
         except BaseException:
             self.stop()
@@ -65,53 +84,44 @@ class Stack:
     def stop(self) -> None:
         """Orderly: registry, then broker. stack.json stays, without process ids."""
         if self.registry is not None:
-            self.registry.terminate()
-            try:
-                self.registry.wait(5)
-            except subprocess.TimeoutExpired:
-                self.registry.kill()
-                self.registry.wait()
+            children.end(self.registry, 5)
             self.registry = None
         self.broker.stop()
+        if self.home.stack_file.exists():
+            self.home.write_stack({**self.home.stack(), "pids": {}})
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
-    def _take_lock(self) -> None:
-        lock = (self.home.run / "stack.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            where = self.home.stack().get("bootstrap", "an address not yet known")
-            raise AlreadyRunning(
-                f"The stack of {self.home.path} is already running at {where}.",
-                "Use it as it is, or stop it first with `sluice down`.",
-            ) from None
-        self._lock = lock
+    def become_keeper(self) -> NoReturn:
+        """Turn this process into the small one that stays; see keeper.py. Buffers of files are not flushed."""
+        found = [(self.broker.child, self.broker.process), (self._registry_child, self.registry)]
+        state = {
+            "stack_file": str(self.home.stack_file),
+            "log": str(self.home.logs / "supervisor.log"),
+            "children": [
+                {"role": child.role, "pid": process.pid, "command": child.command, "out": str(child.out)}
+                for child, process in found
+                if child is not None and process is not None
+            ],
+        }
+        file = self.home.run / "children.json"
+        write_private(file, json.dumps(state))
+        if self._lock is not None:
+            os.set_inheritable(self._lock.fileno(), True)
+        os.execve(  # the same environment: a child that is started again must get what the first one got
+            sys.executable, [sys.executable, "-I", "-S", keeper.__file__, str(file)], children.environment()
+        )
 
-    def _broker_lives(self) -> bool:
-        return self.broker.process is not None and self.broker.process.poll() is None
+    def _start_registry(self) -> None:
+        self.registry_port = ports.claim(self.registry_port, "--registry-port")
+        command = [sys.executable, "-m", "sluice.stack.registry", "--port", str(self.registry_port)]
+        command += ["--home", str(self.home.path), "--bootstrap", self.broker.bootstrap]
+        self._registry_child = children.leashed("registry", command, self.home.logs / "registry.out")
+        self.registry = self._registry_child.spawn()
 
     def _registry_lives(self) -> bool:
         return self.registry is not None and self.registry.poll() is None
-
-    def _start_registry(self) -> None:
-        if importlib.util.find_spec("sluice.stack.registry") is None:
-            return
-        self.registry_port = self.registry_port or free_ports(1)[0]
-        self._write_stack()
-        command = [sys.executable, "-m", "sluice.stack.registry", "--port", str(self.registry_port)]
-        with (self.home.logs / "registry.out").open("wb") as out:
-            self.registry = subprocess.Popen(
-                [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command]
-                + ["--home", str(self.home.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        admin = self.connection("admin")
-        ready.wait_for(lambda: ready.registry_answers(admin), self._registry_lives, READY_SECONDS)
 
     def _write_stack(self) -> None:
         pids = {"supervisor": os.getpid()}
@@ -127,3 +137,58 @@ class Stack:
                 "pids": pids,
             }
         )
+
+
+def take_lock(home: Home) -> TextIO:
+    """Become the owner of `home`, for as long as the file stays open. Raises AlreadyRunningError."""
+    lock = (home.run / "stack.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        where = home.stack().get("bootstrap", "an address not yet known")
+        raise AlreadyRunningError(
+            f"The stack of {home.path} is already running at {where}.",
+            "Use it as it is, or stop it first with `sluice down`.",
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def owner(home: Home) -> int | None:
+    """Process id of the supervisor that owns `home` now; None where there is none."""
+    try:
+        with (home.run / "stack.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return int(lock.read() or 0) or None
+    except (FileNotFoundError, ValueError):
+        pass
+    return None
+
+
+def main(arguments: list[str]) -> None:
+    """Start, tell every step on standard output, then keep. Ends with the error's exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    stack = Stack(Home(Path(arguments[0])), int(arguments[1]), int(arguments[2]))
+
+    def tell(**line: object) -> None:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+    try:
+        stack.start(lambda what, done, total: tell(what=what, done=done, total=total))
+    except SluiceError as problem:
+        tell(error=type(problem).__name__, message=problem.message, remedy=problem.remedy)
+        sys.exit(problem.exit_code)
+    silence = os.open(os.devnull, os.O_RDWR)  # whoever listened has gone or will go
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    stack.become_keeper()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -31,7 +31,9 @@ class RunningStack:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """Broker and registry on free ports in a temporary folder, started once per run; shared, so use own names."""
+    """Broker and registry on free ports in a temporary folder, started once per run; shared, so use own
+    names.
+    """
     home = Home(tmp_path_factory.mktemp("stack"))
     owner = Stack(home)
     owner.start()

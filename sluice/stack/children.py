@@ -1,0 +1,53 @@
+"""A child process of the stack: how it is started, so that it dies with us and a Ctrl-C is ours to answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sluice.stack import leash
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What runs: `role` names it, `command` starts it, `out` takes what it prints (its logs rotate
+    elsewhere).
+    """
+
+    role: str
+    command: list[str]
+    out: Path
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start it, in a process group of its own. From the main thread only: it dies with the calling one."""
+        with self.out.open("wb") as out:
+            return subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                env=environment(),
+            )
+
+
+def leashed(role: str, command: list[str], out: Path) -> Child:
+    """A child whose life is bound to this process."""
+    return Child(role, [*leash.prefix(), *command], out)
+
+
+def environment() -> dict[str, str]:
+    """Ours, with glibc's arenas bounded: each costs a multi-threaded process resident memory."""
+    return {**os.environ, "MALLOC_ARENA_MAX": "2"}
+
+
+def end(process: subprocess.Popen[bytes], patience_seconds: float) -> None:
+    """Ask it to stop; kill it when the patience is over."""
+    process.terminate()
+    try:
+        process.wait(patience_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,312 @@
+"""Open what a contract or a task needs on the cluster: topics, rights, schemas. Doing it again changes
+nothing.
+
+Asked as `admin`. All topics stamp records on append (LogAppendTime): age, lag and retention then mean what
+they say, and an event's own time is a field of the record only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import ContractError, FatalError, RetriableError, WallError
+from sluice.stack import acls
+from streams.kafka.clients import Connection, registry
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+    from schemas.contract import Contract
+
+TIMEOUT_SECONDS = 30
+CLOCK_SUBJECT = "sluice.clock"
+CLOCK_SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "Clock",
+    "namespace": "sluice",
+    "doc": "How far the public clock of the source has come; see the contract's epochs.",
+    "fields": [{"name": "clock_ms", "type": {"type": "long", "logicalType": "timestamp-millis"}}],
+}
+DAY_MS = 86_400_000
+MODELS_KEPT_MS = 90 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it should be. `kept_ms` None: compacted, the newest record of each key stays for ever."""
+
+    name: str
+    partitions: int = 1
+    kept_ms: int | None = None
+
+    @property
+    def config(self) -> dict[str, str]:
+        settings = {"message.timestamp.type": "LogAppendTime"}
+        if self.kept_ms is None:
+            # Only closed segments are compacted: small ones keep a restore short.
+            return settings | {
+                "cleanup.policy": "compact",
+                "segment.bytes": str(16 << 20),
+                "min.cleanable.dirty.ratio": "0.3",
+            }
+        # Only closed segments are deleted: a segment never holds more than an eighth of the time that is
+        # promised.
+        segment_ms = min(max(self.kept_ms // 8, 60_000), DAY_MS)
+        return settings | {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.kept_ms),
+            "segment.ms": str(segment_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was there at the end. `created`: topics that were new; `schema_ids`: registry id by subject."""
+
+    created: tuple[str, ...] = ()
+    schema_ids: Mapping[str, int] = field(default_factory=dict)
+
+
+def open_contract(contract: Contract, admin: Connection) -> Opened:
+    """Topics, rights and schemas of a contract.
+
+    Raises ContractError where the contract no longer fits what is there (partition count, incompatible
+    schema), WallError where `admin` may not do this, RetriableError where broker or registry do not answer.
+    """
+    topics, keep = contract.topics, contract.keep
+    wanted = [
+        Topic(topics.raw, contract.partitions, keep.raw_ms),
+        Topic(topics.dlq, contract.partitions, keep.raw_ms),
+        Topic(topics.shared, contract.partitions, keep.shared_ms),
+        Topic(topics.ledger, contract.partitions),
+        Topic(topics.source),
+    ]
+    created = open_topics(wanted, acls.for_contract(contract), admin)
+    ids = register(
+        {
+            f"{topics.raw}-value": contract.raw_schema,
+            f"{topics.shared}-value": contract.shared_schema,
+            CLOCK_SUBJECT: CLOCK_SCHEMA,
+        },
+        admin,
+    )
+    return Opened(created, ids)
+
+
+def open_task(
+    task: str,
+    contracts: Iterable[Contract | str],
+    admin: Connection,
+    schemas: Mapping[str, dict[str, Any]] | None = None,
+) -> Opened:
+    """Topics and rights of a task that learns from `contracts` (or from shared topics, by name), and its
+    schemas.
+
+    `schemas`: Avro by subject. Raises as `open_contract`.
+    """
+    shared = [found if isinstance(found, str) else found.topics.shared for found in contracts]
+    models = acls.ModelTopics.of(task)
+    wanted = [
+        Topic(models.manifests),
+        Topic(models.chunks, kept_ms=MODELS_KEPT_MS),
+        Topic(models.acks, kept_ms=MODELS_KEPT_MS),
+        Topic(models.forecasts, kept_ms=MODELS_KEPT_MS),
+        Topic(models.record),
+    ]
+    created = open_topics(wanted, acls.for_task(task, shared), admin)
+    return Opened(created, register(schemas or {}, admin))
+
+
+def open_registry(admin: Connection) -> Opened:
+    """The registry's log and its right to it."""
+    return Opened(open_topics([Topic("_schemas")], acls.for_registry(), admin))
+
+
+def open_topics(wanted: Iterable[Topic], rights: Iterable[acls.Right], admin: Connection) -> tuple[str, ...]:
+    """Create what is missing, refuse another partition count, grant `rights`. Returns the names that were
+    new.
+    """
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient(admin.settings())
+    try:
+        created = _topics(client, list(wanted))
+        _grant(client, list(rights))
+    except KafkaException as problem:
+        raise _translated(problem, admin) from None
+    return created
+
+
+def register(schemas: Mapping[str, dict[str, Any]], admin: Connection) -> dict[str, int]:
+    """Register Avro schemas by subject. A schema that is there already keeps its id."""
+    if not schemas:
+        return {}
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryError
+
+    client = registry(admin)
+    ids = {}
+    for subject, schema in schemas.items():
+        try:
+            ids[subject] = client.register_schema(subject, Schema(json.dumps(schema), "AVRO"))
+        except SchemaRegistryError as problem:
+            if problem.http_status_code == 409:
+                raise ContractError(
+                    f"The schema of {subject} does not fit the versions that are registered.",
+                    "Readers of the old one would break: raise the major version, which opens new topics.",
+                ) from None
+            if problem.http_status_code in (401, 403):
+                raise WallError(
+                    f"The registry refused {admin.principal!r} to write {subject}.",
+                    "Run this as the owner's admin.",
+                ) from None
+            raise RetriableError(
+                f"The registry could not store {subject} (status {problem.http_status_code}).",
+                "Look at `sluice status`, then run the command again.",
+            ) from None
+        except Exception as problem:  # the client lets its HTTP library's own kinds through
+            raise RetriableError(
+                f"The registry at {admin.registry_url} does not answer ({type(problem).__name__}).",
+                "Look at `sluice status`, then run the command again.",
+            ) from None
+    return ids
+
+
+def _topics(client: AdminClient, wanted: list[Topic]) -> tuple[str, ...]:
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import NewTopic
+
+    existing = client.list_topics(timeout=TIMEOUT_SECONDS).topics
+    new = []
+    for topic in wanted:
+        if topic.name not in existing:
+            new.append(NewTopic(topic.name, topic.partitions, config=topic.config))
+        elif len(existing[topic.name].partitions) != topic.partitions:
+            raise ContractError(
+                f"{topic.name} has {len(existing[topic.name].partitions)} partition(s), the contract says "
+                f"{topic.partitions}; the count of a topic version never changes.",
+                "Put the old number back, or raise the major version, which opens new topics.",
+            )
+    created = []
+    for name, result in client.create_topics(new).items() if new else ():
+        try:
+            result.result(TIMEOUT_SECONDS)
+            created.append(name)
+        except KafkaException as problem:
+            if problem.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else opened it just now
+                raise
+    _keep_config(client, [topic for topic in wanted if topic.name not in created])
+    return tuple(created)
+
+
+def _grant(client: AdminClient, rights: list[acls.Right]) -> None:
+    """Store what is missing and wait until the broker's authorizer knows all: it learns of a stored right
+    later.
+    """
+    bindings = {_binding(right) for right in rights}
+    missing = bindings - _bindings(client)
+    if missing:
+        for result in client.create_acls(list(missing)).values():
+            result.result(TIMEOUT_SECONDS)
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while bindings - _bindings(client):
+        if time.monotonic() > end:
+            raise RetriableError(
+                "The broker stored the rights but does not apply them.",
+                "Look at `sluice status`, then try again.",
+            )
+        time.sleep(0.01)
+
+
+def _bindings(client: AdminClient) -> set[Any]:
+    from confluent_kafka.admin import (
+        AclBindingFilter,
+        AclOperation,
+        AclPermissionType,
+        ResourcePatternType,
+        ResourceType,
+    )
+
+    anything: Any = None
+    everything = AclBindingFilter(
+        ResourceType.ANY,
+        anything,
+        ResourcePatternType.ANY,
+        anything,
+        anything,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    return set(client.describe_acls(everything).result(TIMEOUT_SECONDS))
+
+
+def _keep_config(client: AdminClient, topics: list[Topic]) -> None:
+    """Give topics that were there the settings of today: `keep` may have changed in the contract."""
+    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+    if not topics:
+        return
+    changes = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            topic.name,
+            incremental_configs=[
+                ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+                for name, value in topic.config.items()
+            ],
+        )
+        for topic in topics
+    ]
+    for result in client.incremental_alter_configs(changes).values():
+        result.result(TIMEOUT_SECONDS)
+
+
+def _binding(right: acls.Right) -> Any:
+    from confluent_kafka.admin import (
+        AclBinding,
+        AclOperation,
+        AclPermissionType,
+        ResourcePatternType,
+        ResourceType,
+    )
+
+    kind = {
+        "topic": ResourceType.TOPIC,
+        "group": ResourceType.GROUP,
+        "transactional_id": ResourceType.TRANSACTIONAL_ID,
+    }[right.kind]
+    return AclBinding(
+        kind,
+        right.name,
+        ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL,
+        f"User:{right.principal}",
+        "*",
+        AclOperation[right.operation],
+        AclPermissionType.ALLOW,
+    )
+
+
+def _translated(problem: Any, admin: Connection) -> FatalError | RetriableError:
+    from confluent_kafka import KafkaError
+
+    error = problem.args[0]
+    refused = (
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    )
+    if error.code() in refused:
+        return WallError(
+            f"The broker refused {admin.principal!r} to open topics ({error.name()}).",
+            "Run this as the owner's admin, with the password in $SLUICE_HOME/secrets/admin.",
+        )
+    if error.code() == KafkaError.TOPIC_EXCEPTION or error.code() == KafkaError.INVALID_CONFIG:
+        return FatalError(f"The broker does not take a topic's name or settings ({error.name()}).")
+    return RetriableError(
+        f"The broker at {admin.bootstrap} did not open the topics ({error.name()}).",
+        "Look at `sluice status`, then run the command again.",
+    )
