@@ -89,7 +89,8 @@ class Log:
             consumer.assign([TopicPartition(TOPIC, 0, BEGINNING)])
             while not self._stop.is_set():
                 batch: Batch = []
-                for message in consumer.consume(500, timeout=0.5):
+                first = consumer.poll(0.5)  # `consume` alone would wait the whole time for more
+                for message in [first, *consumer.consume(500, timeout=0)] if first else ():
                     error = message.error()
                     if error is None:
                         batch.append((message.key(), message.value(), message.offset() or 0))
