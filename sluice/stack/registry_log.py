@@ -90,7 +90,7 @@ class Log:
             while not self._stop.is_set():
                 batch: Batch = []
                 first = consumer.poll(0.5)  # `consume` alone would wait the whole time for more
-                for message in [first, *consumer.consume(500, timeout=0)] if first else ():
+                for message in () if first is None else (first, *consumer.consume(500, timeout=0)):
                     error = message.error()
                     if error is None:
                         batch.append((message.key(), message.value(), message.offset() or 0))
