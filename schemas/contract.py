@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field as Setting
 from pydantic import PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from schemas import public, records, rulebook, text
+from schemas import findings, public, records, rulebook, text
 from schemas.errors import ContractError
 from schemas.event import Event, Source
 from schemas.privacy import Privacy
@@ -118,12 +118,12 @@ def parse(content: str, base: Path | None = None, name: str = "contract") -> Con
     try:
         contract = Contract.model_validate(data)
     except ValidationError as problem:
-        raise ContractError(*rulebook.explain(problem, lines, name)) from None
+        raise ContractError(*findings.explain(problem, lines, name)) from None
     source = contract.source.path.expanduser()
     contract.source.__dict__["path"] = ((base or Path.cwd()) / source).resolve()
     refused = rulebook.refusals(contract)
     if refused:
-        raise ContractError(*rulebook.render(refused, lines, name))
+        raise ContractError(*findings.render(refused, lines, name))
     return contract
 
 
