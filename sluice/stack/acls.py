@@ -86,8 +86,11 @@ def for_task(task: str, shared_topics: Iterable[str]) -> list[Right]:
 
 
 def for_registry(topic: str = "_schemas") -> list[Right]:
-    """The registry's own log, and nothing else."""
-    return [Right("registry", "topic", topic, "ALL")]
+    """The registry's own log, and nothing else.
+
+    Its client library asks every second who coordinates the group that it must name; nobody ever joins it.
+    """
+    return [Right("registry", "topic", topic, "ALL"), Right("registry", "group", topic, "DESCRIBE")]
 
 
 def _topic(principal: str, operation: Operation, *names: str) -> list[Right]:

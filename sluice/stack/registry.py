@@ -117,7 +117,7 @@ def _connection(options: argparse.Namespace) -> Connection:
         password = (options.home / "secrets" / "registry").read_text().strip()
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ConfigurationError(
-            f"{options.home} lacks a broker address in stack.json or secrets/registry ({type(problem).__name__}).",
+            f"{options.home} lacks stack.json with a broker or secrets/registry ({type(problem).__name__}).",
             "Start the stack with `sluice up`, or name the broker with --bootstrap and add the password.",
         ) from None
     return Connection(bootstrap, "registry", SecretStr(password), options.protocol, ca_file=options.ca_file)
