@@ -4,8 +4,8 @@
                -> deny by clock, epoch, key, ledger             (counted, never stored)
                -> noise private fields, project public ones     (the shared batch)
 
-`share()` is pure: it reads the ledger and the keys and returns the ledger's changes. A caller commits outputs,
-changelog records and offsets in one transaction and applies the changes after the commit:
+`share()` is pure: it reads the ledger and the keys and returns the ledger's changes. A caller commits
+outputs, changelog records and offsets in one transaction and applies the changes after the commit:
 
     shared = share(batch, plan, keys, ledger)
     records = ledger.records(shared.changes)     # for the compacted changelog, in this order
@@ -63,9 +63,9 @@ REJECTED = {
 class RawBatch:
     """Decoded raw events in log order. Raw side of the wall: never logged, never sent.
 
-    `columns`: the contract's raw fields. `keys`: the records' keys (UTF-8 of the key field), None when unknown; a
-    record whose key differs from its key field is rejected. `clock_ms`: int64 per row, the last clock record
-    before that row in the log, -1 where there was none.
+    `columns`: the contract's raw fields. `keys`: the records' keys (UTF-8 of the key field), None when
+    unknown; a record whose key differs from its key field is rejected. `clock_ms`: int64 per row, the last
+    clock record before that row in the log, -1 where there was none.
     """
 
     columns: pa.RecordBatch = field(repr=False)
@@ -84,9 +84,9 @@ class SharedBatch:
 class Shared:
     """What became of a raw batch. Row numbers are positions in the raw batch, ascending.
 
-    `denied` counts by reason, `denied_rows` says which; denied events are counted, never stored. `rejected` rows
-    have a broken key, time or unit and belong to the dead letters. `notes` counts what was clamped or replaced in
-    shared rows, as `field.what`: owner's side only.
+    `denied` counts by reason, `denied_rows` says which; denied events are counted, never stored. `rejected`
+    rows have a broken key, time or unit and belong to the dead letters. `notes` counts what was clamped or
+    replaced in shared rows, as `field.what`: owner's side only.
     """
 
     batch: SharedBatch
@@ -106,7 +106,8 @@ class Shared:
 def share(batch: RawBatch, plan: Plan, keys: KeyChain | None, ledger: Ledger) -> Shared:
     """Decide, noise and project one batch of one partition. Never raises because of what a record holds.
 
-    `keys` may be None where the plan's mode is `open`: nothing is noised, and neither clock nor ledger is asked.
+    `keys` may be None where the plan's mode is `open`: nothing is noised, and neither clock nor ledger is
+    asked.
     """
     codes = _broken(batch, plan)
     time = integers(batch.columns.column(plan.time))
@@ -163,7 +164,10 @@ def _admit(
     keys: KeyChain,
     ledger: Ledger,
 ) -> tuple[list[EpochChanges], tuple[EpochDraws, ...]]:
-    """Ask the ledger, epoch by epoch; fills in `codes`, returns its changes and the key behind each shared row."""
+    """Ask the ledger, epoch by epoch.
+
+    Fills in `codes`, returns its changes and the key behind each shared row.
+    """
     names, who = units([columns.column(name) for name in plan.unit or (plan.key,)], plan.normalise)
     parts: list[EpochChanges] = []
     found: list[tuple[int, Int64, NDArray[np.uint64]]] = []

@@ -1,13 +1,13 @@
 """Release once, for a whole batch at a time, exactly as if its events came one by one in log order.
 
-An event is admitted iff its unit has used < m (where the ledger holds the bound) and its slot is above hi, or less than
-64 below it with its bit free (privacy.md section 5). Two facts make the loop a few sorts:
+An event is admitted iff its unit has used < m (where the ledger holds the bound) and its slot is above hi,
+or less than 64 below it with its bit free (privacy.md section 5). Two facts make the loop a few sorts:
 
-- Without m, a slot above hi is always admitted, so hi before an event is the largest of the start's hi and of all
-  earlier slots of its unit in the batch; a slot was used before iff the start's mask says so or an earlier event of
-  the batch has it.
-- With m, the first events that would be admitted are admitted until m is reached, and none after; until then both
-  runs are the same, and after it hi and mask no longer matter.
+- Without m, a slot above hi is always admitted, so hi before an event is the largest of the start's hi and
+  of all earlier slots of its unit in the batch; a slot was used before iff the start's mask says so or an
+  earlier event of the batch has it.
+- With m, the first events that would be admitted are admitted until m is reached, and none after; until
+  then both runs are the same, and after it hi and mask no longer matter.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Verdict:
 def admit(units: Int64, slots: Int64, before: States, cap: int | None, room: int) -> Verdict:
     """Decide events in log order.
 
-    `units` are 0 .. U-1 (indices into `before`), `slots` i64 above NEVER; `cap` is m or None where the ledger does not
-    hold it; at most `room` events are admitted in all (what is left of 2^40 noise calls).
+    `units` are 0 .. U-1 (indices into `before`), `slots` i64 above NEVER; `cap` is m or None where the
+    ledger does not hold it; at most `room` events are admitted in all (what is left of 2^40 noise calls).
     """
     n, count = len(units), np.bincount(units, minlength=len(before.hi))
     start = before.pick(units)
@@ -68,7 +68,7 @@ def admit(units: Int64, slots: Int64, before: States, cap: int | None, room: int
 def _several(
     many: Int64, units: Int64, slots: Int64, start: States, used: Bool, old: Bool, earlier: Int64
 ) -> None:
-    """Correct `used`, `old` and `earlier` in place for the events whose unit has more than one in the batch."""
+    """Correct `used`, `old`, `earlier` in place for events whose unit has more than one in the batch."""
     order = many[np.argsort(units[many], kind="stable")]  # unit by unit, each in log order
     unit, slot, hi = units[order], slots[order], start.hi[order]
     first = np.concatenate([[True], unit[1:] != unit[:-1]])

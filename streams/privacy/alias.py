@@ -1,7 +1,7 @@
 """Alias tables (Vose's method on integers): one 63-bit word in, one outcome out, masses met exactly.
 
-The layout is part of the noise, version "table/1": it fixes which word gives which outcome, so its SHA-256 stands in
-the canonical privacy section.
+The layout is part of the noise, version "table/1": it fixes which word gives which outcome, so its SHA-256
+stands in the canonical privacy section.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Columns of the table, 2^b cells: `threshold` u64 and `other` u32; a word's top b of 63 bits pick the cell."""
+    """Columns of the table, 2^b cells.
+
+    `threshold` u64 and `other` u32; a word's top b of 63 bits pick the cell.
+    """
 
     threshold: NDArray[np.int64] = field(repr=False)
     other: NDArray[np.int64] = field(repr=False)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.rules import Category, Count, Number, Pseudonym, Public, Time
-from streams.privacy.draws import Draws, Int64
+from streams.privacy.draws import Draws
 from streams.privacy.engines import CategoryLaw, Engine, Mechanism, NumberLaw
 from streams.privacy.grid import MemberGrid, Notes, NumberGrid, integers
 from streams.privacy.keys import KeyChain
-from streams.privacy.words import lp
+from streams.privacy.units import units
 
 if TYPE_CHECKING:
     from schemas.event import Field
@@ -89,18 +90,15 @@ class PseudonymField:
 
     def project(self, column: pa.Array, draws: Draws, keys: KeyChain | None, notes: Notes) -> pa.Array:
         assert keys is not None
-        coded = column.dictionary_encode()
-        texts = [str(value).encode() for value in coded.dictionary.to_pylist()]
-        codes = integers(coded.indices, -1)
-        out = np.full(len(column), None, object)
+        absent = None if not column.null_count else column.is_null()
+        names, codes = units([column], ())
+        words = np.empty((len(column), 2), np.uint64)
         for part in draws.epochs:
-            key = keys.pseudonym_key(self.topic, self.id, part.epoch)
+            tags = keys.pseudonyms(self.topic, self.id, part.epoch)
             mine, back = np.unique(codes[part.rows], return_inverse=True)
-            names = [
-                None if i < 0 else hmac.digest(key, lp(texts[i]), "sha256")[:16].hex() for i in mine.tolist()
-            ]
-            out[part.rows] = np.array(names, object)[back]
-        return pa.array(out, pa.string())
+            words[part.rows] = tags.of([names[i] for i in mine.tolist()])[back]
+        text = hex_strings(words)
+        return text if absent is None else pc.if_else(absent, None, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +202,10 @@ def plain(number: Decimal) -> str:
     """A decimal as text without exponent or idle zeros: 0.50 -> 0.5, 1E+2 -> 100."""
     text = format(number, "f")
     return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+
+
+def hex_strings(words: NDArray[np.uint64]) -> pa.Array:
+    """(n, 2) words in memory order as strings of 32 hex digits."""
+    ends = np.arange(0, 32 * (len(words) + 1), 32, dtype=np.int32)
+    text = words.tobytes().hex().encode()
+    return pa.StringArray.from_buffers(len(words), pa.py_buffer(ends), pa.py_buffer(text))

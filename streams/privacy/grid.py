@@ -1,4 +1,7 @@
-"""Raw columns onto public grids. Never rejects by value: whatever does not fit is clamped or becomes the default."""
+"""Raw columns onto public grids.
+
+Never rejects by value: whatever does not fit is clamped or becomes the default.
+"""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
     root(e+1) = X(root(e), "sluice/1/ratchet")      X = HKDF-Expand-SHA256
     k_unit    = X(root(e), lp("sluice/1/unit", population, i64 e))
-    k_noise   = X(root(e), lp("sluice/1/noise", population, shared topic, u32 major version, i64 e, SHA256(C)))
+    k_noise   = X(root(e), lp("sluice/1/noise", population, shared topic, u32 major version, i64 e,
+                              SHA256(C)))
 
-Only the oldest live root is stored; every younger one follows from it and no older one does, so that `destroy_before`
-ends the promise's dependence on a secret. What others copied before cannot be destroyed.
+Only the oldest live root is stored; every younger one follows from it and no older one does, so that
+`destroy_before` ends the promise's dependence on a secret. What others copied before cannot be destroyed.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RATCHET = b"sluice/1/ratchet"
 LIVE_ROOTS = 64  # of the epochs in use; others are ratcheted again, 1 us a step
-LIVE_TAGS = 3  # epochs with a cache of unit tags
+LIVE_TAGS = 6  # caches of unit tags and pseudonyms, up to 22 MB each
 LIVE_NOISE = 32
 
 
 class KeyChain:
-    """Keys by epoch. An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks.
+    """Keys by epoch.
 
-    Not thread safe. The caches (roots, noise ciphers, unit tags) hold no more than the epochs in use.
+    An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks. Not thread safe. The caches (roots, noise ciphers, unit tags) hold no more than the epochs in use.
     """
 
     def __init__(self, file: Path | None, chain: StoredChain) -> None:
         self._file, self._chain = file, chain
         self._roots: OrderedDict[int, bytes] = OrderedDict()
         self._noise: OrderedDict[Any, Prf] = OrderedDict()
-        self._tags: OrderedDict[int, Tags] = OrderedDict()
+        self._tags: OrderedDict[tuple[int, str, int], Tags] = OrderedDict()
 
     @classmethod
     def open(cls, home: Path, contract: Contract, now_ms: int) -> Self:
@@ -65,9 +66,10 @@ class KeyChain:
                 keystore.write(file, chain)
         if (chain.length_ms, chain.anchor_ms) != (epoch.length_ms, epoch.anchor_ms):
             raise KeyStoreError(
-                f"Population {population!r} has epochs of {chain.length_ms} ms from {chain.anchor_ms}; the contract "
-                f"{contract.contract} says {epoch.length_ms} ms from {epoch.anchor_ms}.",
-                "All contracts of a population share one epoch: correct `privacy.epoch`, or name another population.",
+                f"Population {population!r} has epochs of {chain.length_ms} ms from {chain.anchor_ms}; the "
+                f"contract {contract.contract} says {epoch.length_ms} ms from {epoch.anchor_ms}.",
+                "All contracts of a population share one epoch: correct `privacy.epoch`, or name another "
+                "population.",
             )
         if chain.population != population:
             raise KeyStoreError(f"The noise key {file} belongs to another population.", keystore.RESTORE)
@@ -96,7 +98,10 @@ class KeyChain:
         return expand(self._root(epoch), lp(*parts))
 
     def pseudonym_key(self, topic: str, field: int, epoch: int) -> bytes:
-        """Published pseudonyms: own label, per topic, field and epoch, so that they link nothing to the ledger."""
+        """Published pseudonyms.
+
+        Own label, per topic, field and epoch, so that they link nothing to the ledger.
+        """
         parts = (b"sluice/1/pseudonym", self._population, topic.encode(), u16(field), i64(epoch))
         return expand(self._root(epoch), lp(*parts))
 
@@ -113,12 +118,18 @@ class KeyChain:
 
     def tags(self, epoch: int) -> Tags:
         """The unit tags under `unit_key`, cached within a bound."""
-        return _kept(self._tags, epoch, LIVE_TAGS, lambda: Tags(self.unit_key(epoch)))
+        return _kept(self._tags, (epoch, "", 0), LIVE_TAGS, lambda: Tags(self.unit_key(epoch)))
+
+    def pseudonyms(self, topic: str, field: int, epoch: int) -> Tags:
+        """The pseudonyms under `pseudonym_key`, cached within a bound."""
+        make = self.pseudonym_key
+        return _kept(self._tags, (epoch, topic, field), LIVE_TAGS, lambda: Tags(make(topic, field, epoch)))
 
     def destroy_before(self, epoch: int) -> None:
         """Move the chain forward on disk and in memory: keys of epochs below `epoch` are gone for good.
 
-        Never moves back, whoever else moves it. Forget the ledger's rows of these epochs with `Ledger.retire`.
+        Never moves back, whoever else moves it. Forget the ledger's rows of these epochs with
+        `Ledger.retire`.
         """
         if self._file is None:
             if epoch > self.oldest:
@@ -137,7 +148,7 @@ class KeyChain:
         self._chain = StoredChain(chain.population, chain.length_ms, chain.anchor_ms, epoch, root.hex())
         self._roots.clear()
         self._noise.clear()
-        for old in [e for e in self._tags if e < epoch]:
+        for old in [name for name in self._tags if name[0] < epoch]:
             del self._tags[old]
 
     @property

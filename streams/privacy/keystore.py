@@ -1,7 +1,10 @@
-"""One file per population under `$SLUICE_HOME/keys`: the oldest live epoch and its root. It only moves forward.
+"""One file per population under `$SLUICE_HOME/keys`: the oldest live epoch and its root.
 
-Written 0600 to a temporary name, fsynced, renamed, the folder fsynced: a crash leaves the old file or the new one. A lock
-file serialises processes that share the home. Overwritten blocks of a journaling disk or an SSD are not scrubbed.
+It only moves forward.
+
+Written 0600 to a temporary name, fsynced, renamed, the folder fsynced: a crash leaves the old file or the
+new one. A lock file serialises processes that share the home. Overwritten blocks of a journaling disk or an
+SSD are not scrubbed.
 """
 
 from __future__ import annotations
@@ -18,12 +21,18 @@ from pathlib import Path
 
 from schemas.errors import KeyStoreError
 
-RESTORE = "Restore the file from your backup of $SLUICE_HOME/keys, or begin a new epoch with a fresh root and close the old."
+RESTORE = (
+    "Restore the file from your backup of $SLUICE_HOME/keys, or begin a new epoch with a fresh root and "
+    "close the old one."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredChain:
-    """`root` (hex) belongs to epoch `oldest`; the population fixes length and anchor for all its contracts."""
+    """`root` (hex) belongs to epoch `oldest`.
+
+    The population fixes length and anchor for all its contracts.
+    """
 
     population: str
     length_ms: int
@@ -51,7 +60,10 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def read(file: Path) -> StoredChain | None:
-    """The chain, or None where there is no file. Raises KeyStoreError where it is damaged or others can read it."""
+    """The chain, or None where there is no file.
+
+    Raises KeyStoreError where it is damaged or others can read it.
+    """
     try:
         with file.open(encoding="utf-8") as handle:
             mode = os.fstat(handle.fileno()).st_mode & 0o777

@@ -1,8 +1,8 @@
 """Release once: which slots of which unit have been shared. One ledger per raw partition, in numpy columns.
 
-The state is rows per epoch, the epochs' headers and the journal of the changelog. `decide` reads it and returns
-changes; the caller writes `records(changes)` in the batch's transaction and calls `apply` after the commit. A
-ledger that lost its changes would share a slot twice, so everything in doubt is denied.
+The state is rows per epoch, the epochs' headers and the journal of the changelog. `decide` reads it and
+returns changes; the caller writes `records(changes)` in the batch's transaction and calls `apply` after the
+commit. A ledger that lost its changes would share a slot twice, so everything in doubt is denied.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class LedgerChanges:
 
 
 class Ledger:
-    """State of one raw partition of one contract. Not thread safe; only `apply`, `retire` and `restore` change it."""
+    """State of one raw partition of one contract.
+
+    Not thread safe; only `apply`, `retire` and `restore` change it.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[int, EpochRows] = {}
@@ -88,7 +91,8 @@ class Ledger:
     def verify(self, keys: KeyChain) -> None:
         """Refuse to start where a header's key check value does not fit the keys (privacy.md section 4).
 
-        Raises KeyStoreError: the data folder was lost and Kafka was kept, so every replay would be noised anew.
+        Raises KeyStoreError: the data folder was lost and Kafka was kept, so every replay would be noised
+        anew.
         """
         for epoch, header in sorted(self._headers.items()):
             if epoch >= keys.oldest and header.check != keys.check_value(epoch):

@@ -1,8 +1,8 @@
 """Integer noise masses whose privacy loss is at most epsilon, exactly (privacy.md section 3).
 
-`Masses.of(R, D, nano)` is the clamped discrete Laplace law: out = clip(v + z, 0, R), values at most D steps apart, loss
-at most nano * 1e-9, delta 0. Built from the centre outwards with directed rounding, then proved in integers by
-`worst` and `holds`, which share no rounding with the builder.
+`Masses.of(R, D, nano)` is the clamped discrete Laplace law: out = clip(v + z, 0, R), values at most D steps
+apart, loss at most nano * 1e-9, delta 0. Built from the centre outwards with directed rounding, then proved
+in integers by `worst` and `holds`, which share no rounding with the builder.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def exp_bounds(nano: int, bits: int = BITS) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Masses:
-    """Masses of z out of 2^63: `half[k]` of z = k and of z = -k for k < R, `left` of z = -R, `right` of z = +R."""
+    """Masses of z out of 2^63.
+
+    `half[k]` of z = k and of z = -k for k < R, `left` of z = -R, `right` of z = +R.
+    """
 
     R: int
     D: int

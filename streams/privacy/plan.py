@@ -22,9 +22,9 @@ INDEX_LIMIT = 1 << 52
 class Plan:
     """All that `share()` needs to know of a contract.
 
-    `canonical` is C, the privacy section as canonical JSON, `c_digest` its SHA-256: it enters the noise key, and
-    an epoch is bound to it. `cap` is m where the ledger holds the bound, else None. `calls` is the number of noise
-    words an event takes. Times in milliseconds.
+    `canonical` is C, the privacy section as canonical JSON, `c_digest` its SHA-256: it enters the noise
+    key, and an epoch is bound to it. `cap` is m where the ledger holds the bound, else None. `calls` is the
+    number of noise words an event takes. Times in milliseconds.
     """
 
     mode: str
@@ -88,7 +88,8 @@ class Plan:
     def closed_below(self, clock_ms: int) -> int:
         """The oldest epoch that still lives at a clock: all below end, with `keep.raw`, before it.
 
-        Take the smallest clock of the population's contracts, then `KeyChain.destroy_before`, `Ledger.retire`.
+        Take the smallest clock of the population's contracts, then `KeyChain.destroy_before`,
+        `Ledger.retire`.
         """
         return -(-(clock_ms - self.keep_raw_ms - self.anchor_ms) // self.length_ms) - 1
 
@@ -122,8 +123,8 @@ def _check(contract: Contract, grid_ms: int) -> None:
         )
     if privacy.unit and key not in privacy.unit and contract.partitions > 1:
         raise ContractError(
-            f"Events are spread over {contract.partitions} partitions by {key!r}, which is no part of the unit: "
-            "no partition's ledger would see all of a unit.",
+            f"Events are spread over {contract.partitions} partitions by {key!r}, which is no part of the "
+            "unit: no partition's ledger would see all of a unit.",
             "Key the events by the unit, or use one partition.",
         )
     for name, rule in privacy.private_fields.items():

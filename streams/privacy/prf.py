@@ -1,10 +1,13 @@
-"""Keyed noise words: AES-256-CMAC over two full blocks, for a whole batch in two ECB passes (privacy.md section 4).
+"""Keyed noise words: AES-256-CMAC over two full blocks, a whole batch in two ECB passes.
 
-    B = tag(16) | i64 slot | u32 value index | u16 field id | u16 draw      u = first 8 bytes of CMAC(k, B) >> 1
+privacy.md section 4:
 
-For two full blocks CMAC (RFC 4493) is E(E(tag) xor block2 xor K1), K1 = E(0) doubled in GF(2^128). The first pass
-depends on the tag alone and is shared by all fields and draws. The value inside B means that another value in the same
-slot would get other noise; the ledger already refuses it.
+    B = tag(16) | i64 slot | u32 value index | u16 field id | u16 draw
+    u = (first 8 bytes of CMAC(k, B)) >> 1
+
+For two full blocks CMAC (RFC 4493) is E(E(tag) xor block2 xor K1), K1 = E(0) doubled in GF(2^128). The
+first pass depends on the tag alone and is shared by all fields and draws. The value inside B means that
+another value in the same slot would get other noise; the ledger already refuses it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class Prf:
     def __init__(self, key: bytes) -> None:
         if len(key) != 32:
             raise ValueError("the noise key has 32 bytes")
-        self._cipher = Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 - the block function inside CMAC
+        self._cipher = Cipher(algorithms.AES(key), modes.ECB())
         zero = int.from_bytes(self._encrypt(np.zeros((1, 2), np.uint64)).tobytes(), "big")
         doubled = (zero << 1 & _MASK) ^ (0x87 if zero >> 127 else 0)
         self._k1 = np.frombuffer(doubled.to_bytes(16, "big"), np.uint64)

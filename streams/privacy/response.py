@@ -8,8 +8,8 @@ from streams.privacy.masses import BITS, TOTAL, exp_bounds, holds
 def weights(k: int, nano: int) -> list[int]:
     """Masses of the step from the true member to the shared one: 0 stays, j moves j members on (mod k).
 
-    Q = ceil(2^63 / (E + k - 1)), P = 2^63 - (k - 1) Q with a rational E <= e^epsilon. Raises ValueError where epsilon
-    is so small, or k so large, that the truth would be the least likely answer.
+    Q = ceil(2^63 / (E + k - 1)), P = 2^63 - (k - 1) Q with a rational E <= e^epsilon. Raises ValueError
+    outside 2 <= k <= 65536 and for an epsilon below one billionth.
     """
     if not 2 <= k <= 1 << 16 or nano < 1:
         raise ValueError(f"no randomized response among {k} members with {nano} billionths")

@@ -1,7 +1,8 @@
-"""Ledger rows of one epoch in numpy columns, found by tag through an open-addressing index: no Python object a unit.
+"""Ledger rows of one epoch in numpy columns: no Python object a unit.
 
-A row is tag (16 bytes), hi slot, mask of the 64 slots up to hi (bit 0 is hi itself), used. With its part of the index a
-unit takes 44 to 70 bytes; a dict entry alone would take 171.
+A row is tag (16 bytes), hi slot, mask of the 64 slots up to hi (bit 0 is hi itself), used. Rows are found by
+tag through an open-addressing index. With its part of it a unit takes 44 to 70 bytes; a dict entry alone
+would take 171.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Who a unit is, under a key: tag = HMAC-SHA256(k_unit, lp(unit fields))[:16], cached within a bound.
 
-A tag costs 1.3 us, a hit .06 us. The cache belongs to one epoch and goes with it; it is emptied when full, so that a flood of
-new units costs time and never memory.
+A tag costs 1.3 us, a hit .06 us. The cache belongs to one epoch and goes with it; it is emptied when full,
+so that a flood of new units costs time and never memory.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Hashable, Sequence
+from hmac import digest as hmac_digest
 from itertools import repeat
 
 import numpy as np
@@ -36,7 +36,7 @@ class Tags:
         missing = np.flatnonzero(found < 0)
         if not len(missing):
             return self._tags[found]
-        joined = b"".join([self._tag(units[i]) for i in missing.tolist()])
+        joined = b"".join(map(self._tag, [units[i] for i in missing.tolist()]))
         fresh = np.frombuffer(joined, np.uint64).reshape(-1, 2)
         out = np.empty((n, 2), np.uint64)
         known = found >= 0
@@ -46,8 +46,10 @@ class Tags:
         return out
 
     def _tag(self, unit: str | tuple[str, ...]) -> bytes:
-        parts = (unit,) if isinstance(unit, str) else unit
-        return hmac.digest(self._key, lp(*(part.encode() for part in parts)), "sha256")[:16]
+        if isinstance(unit, str):
+            text = unit.encode()
+            return hmac_digest(self._key, len(text).to_bytes(4, "big") + text, "sha256")[:16]  # lp, unrolled
+        return hmac_digest(self._key, lp(*(part.encode() for part in unit)), "sha256")[:16]
 
     def _remember(self, units: Sequence[Hashable], tags: Words) -> None:
         if len(self._found) + len(units) > self._limit:

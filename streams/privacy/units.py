@@ -1,4 +1,7 @@
-"""Who stands behind each row: the unit's fields as text, normalised as declared, one code per distinct unit."""
+"""Who stands behind each row.
+
+The unit's fields as text, normalised as declared, one code per distinct unit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Engines that noise an index on a public grid: one small protocol, chosen per contract by `privacy.engine`."""
+"""Engines that noise an index on a public grid.
+
+One small protocol, chosen per contract by `privacy.engine`.
+"""
 
 from __future__ import annotations
 

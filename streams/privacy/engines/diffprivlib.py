@@ -1,7 +1,8 @@
 """diffprivlib as an engine: GeometricTruncated and Binary on the integer grid, replay-stable.
 
 Its float mechanisms are never used: they fall to a precision attack and take NaN. The mechanisms get their
-randomness from a `secrets.SystemRandom` whose words come from our keyed noise, so a replay gives the same bytes.
+randomness from a `secrets.SystemRandom` whose words come from our keyed noise, so a replay gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ class Diffprivlib:
 
     name = "diffprivlib"
     guarantees = (
-        "Noise by diffprivlib's GeometricTruncated and Binary on the public grid, with keyed randomness: the same "
-        "record gives the same bytes at every replay, and the ledger shares each slot once."
+        "Noise by diffprivlib's GeometricTruncated and Binary on the public grid, with keyed randomness: the "
+        "same record gives the same bytes at every replay, and the ledger shares each slot once."
     )
     limits = (
-        "Epsilon is what diffprivlib claims in real arithmetic and is not proved at load: it computes in doubles "
-        "from 53-bit uniforms, so an outcome less likely than 2^-53 never occurs, and where epsilon x range / "
-        "sensitivity exceeds 36 some outcome rules a value out (an infinite loss, with a probability below "
-        "2^-52). Categories have two members. About 100 times slower than `exact`, which is proved."
+        "Epsilon is what diffprivlib claims in real arithmetic and is not proved at load: it computes in "
+        "doubles from 53-bit uniforms, so an outcome less likely than 2^-53 never occurs, and where epsilon x "
+        "range / sensitivity exceeds 36 some outcome rules a value out (an infinite loss, with a probability "
+        "below 2^-52). Categories have two members. About 100 times slower than `exact`, which is proved."
     )
 
     def number(self, law: NumberLaw) -> _Keyed:

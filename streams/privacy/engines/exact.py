@@ -63,12 +63,15 @@ class RandomizedResponse:
 
 
 class Exact:
-    """Loss at most epsilon, delta 0, whatever the data; proved in integers for the very columns that are sampled."""
+    """Loss at most epsilon, delta 0, whatever the data.
+
+    Proved in integers for the very columns that are sampled.
+    """
 
     name = "exact"
     guarantees = (
-        "Integer tables: the loss of each deployed table is computed in whole numbers when it loads and is at "
-        "most its epsilon, with delta 0 and no tolerance; a table that fails is refused."
+        "Integer tables: the loss of each deployed table is computed in whole numbers when it loads and is "
+        "at most its epsilon, with delta 0 and no tolerance; a table that fails is refused."
     )
     limits = "The noise is pseudo-random under the epoch's key: the promise is computational, until that key leaks."
 
@@ -93,8 +96,8 @@ def proved(masses: Masses, nano: int) -> Alias:
     """The alias table of masses that hold epsilon; raises ContractError for any that do not."""
     if not masses.loss_within(nano):
         raise ContractError(
-            f"The noise table for range {masses.R} and sensitivity {masses.D} loses more than {nano} billionths "
-            "of epsilon.",
+            f"The noise table for range {masses.R} and sensitivity {masses.D} loses more than {nano} "
+            "billionths of epsilon.",
             RAISE,
         )
     weights = masses.weights()
