@@ -37,7 +37,8 @@ LIVE_NOISE = 32
 class KeyChain:
     """Keys by epoch.
 
-    An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks. Not thread safe. The caches (roots, noise ciphers, unit tags) hold no more than the epochs in use.
+    An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks. Not thread safe.
+    The caches (roots, noise ciphers, tags) hold no more than the epochs in use.
     """
 
     def __init__(self, file: Path | None, chain: StoredChain) -> None:

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from schemas.errors import ContractError
 
 Int64 = NDArray[np.int64]
-Draw = Callable[
-    [int], Int64
-]  # draw number -> one uniform word 0 .. 2^63 - 1 per row, the same at every replay
+Draw = Callable[[int], Int64]  # draw number -> a uniform word 0 .. 2^63 - 1 per row, same at every replay
 Facts = dict[str, int | str]
 
 

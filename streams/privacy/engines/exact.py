@@ -73,7 +73,10 @@ class Exact:
         "Integer tables: the loss of each deployed table is computed in whole numbers when it loads and is "
         "at most its epsilon, with delta 0 and no tolerance; a table that fails is refused."
     )
-    limits = "The noise is pseudo-random under the epoch's key: the promise is computational, until that key leaks."
+    limits = (
+        "The noise is pseudo-random under the epoch's key: the promise is computational, until that key "
+        "leaks."
+    )
 
     def number(self, law: NumberLaw) -> ClampedLaplace:
         return ClampedLaplace(law, number_table(law.range + law.margin, law.sensitivity, law.nano_epsilon))
