@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from pydantic import SecretStr
 
 if TYPE_CHECKING:
@@ -44,6 +47,28 @@ class Connection:
             settings["ssl.ca.location"] = self.ca_file
         settings.update({name.replace("_", "."): value for name, value in more.items()})
         return settings
+
+
+class _Hushed(logging.Handler):
+    """librdkafka repeats itself 40 times a second while a broker is away: one line in ten seconds is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 10.0
+            structlog.get_logger("sluice.kafka").warning("librdkafka", message=record.getMessage())
+
+
+def logger(*handlers: logging.Handler) -> logging.Logger:
+    """For the `logger=` of a client: what librdkafka logs goes to `handlers`, by default to one hushed line."""
+    found = logging.Logger("librdkafka", logging.WARNING if not handlers else logging.DEBUG)
+    for handler in handlers or (_Hushed(),):
+        found.addHandler(handler)
+    return found
 
 
 def registry(connection: Connection) -> SchemaRegistryClient:

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.errors import RetriableError, SluiceError, WallError
-from streams.kafka.clients import Connection
+from streams.kafka.clients import Connection, logger
 from streams.kafka.records import Output
 from streams.kafka.session import Tuning
 from streams.kafka.watchdog import Watchdog
@@ -90,9 +90,7 @@ class Recyclable:
         """
         self.close()
         self._failed, self._ears = False, _Ears()
-        logger = logging.Logger("librdkafka", logging.DEBUG)
-        logger.addHandler(self._ears)
-        producer = Producer({**self._settings, "error_cb": self._on_error}, logger=logger)
+        producer = Producer({**self._settings, "error_cb": self._on_error}, logger=logger(self._ears))
         began = time.monotonic()
         while True:
             try:

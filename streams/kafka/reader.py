@@ -18,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.errors import ConfigurationError, WallError
-from streams.kafka.clients import Connection
+from streams.kafka.clients import Connection, logger
 from streams.kafka.records import Records, Source
 from streams.kafka.session import Session, Tuning
 
@@ -33,7 +33,7 @@ FORBIDDEN = {
     KafkaError._AUTHENTICATION,
 }
 WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
-WAIT_IDLE_SECONDS = 0.2
+WAIT_IDLE_SECONDS = 0.1
 
 
 class Reader(threading.Thread):
@@ -132,7 +132,7 @@ class Reader(threading.Thread):
                 self._consumer.close()
 
     def _join(self) -> Consumer:
-        consumer = Consumer(self._settings)
+        consumer = Consumer(self._settings, logger=logger())
         consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )

@@ -16,7 +16,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import SluiceError, TornError, WallError
-from streams.kafka.clients import Connection
+from streams.kafka.clients import Connection, logger
 from streams.kafka.reader import FORBIDDEN
 from streams.kafka.records import Source
 from streams.kafka.session import Session, Tuning
@@ -85,7 +85,7 @@ class Restorer(threading.Thread):
 
     def _all(self, epoch: int, sources: list[Source]) -> None:
         began = time.monotonic()
-        reading, probing = Consumer(self._reading), Consumer(self._probing)
+        reading, probing = (Consumer(each, logger=logger()) for each in (self._reading, self._probing))
         try:
             committed = self._committed(reading, sources, epoch)
             shared: dict[Source | None, list[Source]] = {}
@@ -167,7 +167,7 @@ class Restorer(threading.Thread):
         at, progress = low, time.monotonic()
         while at < high:
             self._check(epoch)
-            for message in reading.consume(10_000, 0.2):
+            for message in reading.consume(10_000, 0.02):
                 error = message.error()
                 if error is None:
                     at, progress = int(message.offset() or 0) + 1, time.monotonic()
