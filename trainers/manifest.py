@@ -159,10 +159,16 @@ def split(content: bytes) -> Iterator[bytes]:
         yield content[start : start + CHUNK_BYTES]
 
 
+def avro_source(name: str) -> dict[str, Any]:
+    """A schema of schemas/avro as it stands there: model_update, model_ack or model_forecast."""
+    found: dict[str, Any] = json.loads(package_files("schemas").joinpath("avro", f"{name}.avsc").read_text())
+    return found
+
+
 @cache
 def avro(name: str) -> Any:
-    """A schema of schemas/avro, parsed: model_update, model_ack or model_forecast."""
-    return parse_schema(json.loads(package_files("schemas").joinpath("avro", f"{name}.avsc").read_text()))
+    """The same, parsed."""
+    return parse_schema(avro_source(name))
 
 
 def signed_part(schema: Any, body: bytes) -> bytes:

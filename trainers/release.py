@@ -1,0 +1,207 @@
+"""From a learner to a release: files, manifest, and the judgement of the gate. Pure: equal learners, equal
+bytes.
+
+What a release holds comes from shared records, the task and the contracts' public parts. Nothing in it
+depends on a clock, on the size of batches, or on how often the trainer was killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainers.gate import Scores, mae
+from trainers.manifest import CARD, CONTEXT, GRAPH, WEIGHTS, File, Manifest, Metric, Source, Terms
+from trainers.serving import Graph
+from trainers.spec import EXPERTS
+from trainers.tensors import Arrays, dump
+
+if TYPE_CHECKING:
+    from trainers.learner import Learner
+    from trainers.spec import TaskSpec
+
+# Of the learner's state, what answers. Moments, replay and waiting forecasts are the trainer's own.
+RELEASED = (
+    "mlp.average.",
+    "rls.weights",
+    "profile.day",
+    "profile.week",
+    "profile.spread",
+    "mixture.",
+    "conformal.",
+)
+NOT_RELEASED = ("_mean", "_weight", "_count")
+
+
+def weights(learner: Learner) -> Arrays:
+    """The arrays of the learner that its forecasts depend on, by the names of its state."""
+    state = learner.state()
+    return {
+        name: array
+        for name, array in state.items()
+        if name.startswith(RELEASED) and not name.endswith(NOT_RELEASED)
+    }
+
+
+def terms(part: Mapping[str, Any]) -> Terms:
+    """A contract's public part as it stands in a manifest."""
+    private = part["mode"] != "open"
+    return Terms(
+        contract=part["contract"],
+        version=part["version"],
+        owner=part["owner"],
+        protects=part["unit"]["protects"] if private else "",
+        epsilon=part["epsilon"] if private else "",
+        terms_digest=part["terms_digest"],
+    )
+
+
+def scores(learner: Learner, candidate: bytes, champion: bytes | None, champion_keys: int) -> Scores:
+    """Errors of the learner, of the candidate's graph and of the champion's, all on the held-out labels.
+
+    The champion is frozen: keys that it does not know are left out for everybody. Its figure is of labels
+    that it has not learned where the window is shorter than the time since its release.
+    """
+    feed, labels = learner.held_out()
+    if champion is not None:
+        known = feed["row"] < champion_keys
+        feed, labels = {name: array[known] for name, array in feed.items()}, labels[known]
+    metrics = learner.metrics(max(1, len(labels)))
+    return Scores(
+        count=len(labels),
+        learner=metrics["mae"],
+        artefact=_error(candidate, feed, labels),
+        seasonal_naive=metrics["mae_seasonal_naive"],
+        champion=None if champion is None else _error(champion, feed, labels),
+    )
+
+
+def damaged(graph: bytes, seed: int = 0) -> bytes:
+    """A worse copy of a graph: every weight gets noise of its own size. For tests of the gate, and the
+    demo's.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model, rng = onnx.load_model_from_string(graph), np.random.default_rng(seed)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f" and array.size > 1:
+            worse = array + rng.normal(0, 1, array.shape) * np.nanstd(array)
+            tensor.CopyFrom(numpy_helper.from_array(worse.astype(array.dtype), tensor.name))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def files(
+    spec: TaskSpec, learner: Learner, graph: bytes, version: int, contracts: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """The four files of a release by name."""
+    return {
+        GRAPH: graph,
+        WEIGHTS: dump(weights(learner), {"task": spec.task, "version": version}),
+        CONTEXT: dump(learner.contexts(), {"keys": learner.keys}),
+        CARD: card(spec, learner, version, contracts).encode(),
+    }
+
+
+def metrics(found: Mapping[str, float]) -> tuple[Metric, ...]:
+    """Errors of mixture, experts and persistence, as `Learner.metrics` gives them."""
+    names = {"mixture": "mae"} | {name: f"mae_{name}" for name in (*EXPERTS, "persistence")}
+    return tuple(Metric(name, found[key], int(found["count"])) for name, key in names.items())
+
+
+def manifest(
+    spec: TaskSpec,
+    learner: Learner,
+    contents: Mapping[str, bytes],
+    *,
+    version: int,
+    parent: str | None,
+    as_of_slot: int,
+    sources: Mapping[Source, int],
+    contracts: Sequence[Mapping[str, Any]],
+    window: int,
+) -> Manifest:
+    """The unsigned manifest. `window`: number of the newest labels that the metrics are taken over."""
+    return Manifest(
+        task=spec.task,
+        version=version,
+        parent=parent,
+        as_of_ms=as_of_slot * spec.step_ms,
+        sources=dict(sources),
+        contracts=tuple(terms(part) for part in contracts),
+        target=spec.target,
+        unit="",
+        step_ms=spec.step_ms,
+        horizon=spec.horizon,
+        season=tuple(spec.season),
+        levels=tuple(spec.levels),
+        experts=EXPERTS,
+        metrics=metrics(learner.metrics(window)),
+        keys=len(learner.keys),
+        files=tuple(File.of(name, content) for name, content in contents.items()),
+    )
+
+
+def card(spec: TaskSpec, learner: Learner, version: int, contracts: Sequence[Mapping[str, Any]]) -> str:
+    """The model card: what it forecasts, what it learned from and under which promise, how well, and its
+    limits.
+    """
+    found = learner.metrics()
+    keys, seconds = len(learner.keys), spec.step_ms // 1000
+    low, high = spec.levels[0], spec.levels[-1]
+    return "\n".join(
+        [
+            f"# {spec.task} v{version}",
+            "",
+            spec.about or "One-step forecasts.",
+            "",
+            f"Target `{spec.target}`, {seconds} s ahead; {keys} key(s), {learner.events} events learned.",
+            "",
+            "## Learned from",
+            "",
+            *(_promise(part) for part in contracts),
+            "",
+            "Noise was added before the trainer saw anything: the model is post-processing and costs no",
+            "further epsilon.",
+            "",
+            "## Errors, on shared (noised) labels, each forecast issued before its label",
+            "",
+            "| forecaster | mean absolute error |",
+            "| --- | --- |",
+            *(f"| {metric.model} | {metric.mae:.4f} |" for metric in metrics(found)),
+            "",
+            f"{int(found['count'])} labels; the interval of levels {low:g} to {high:g} held "
+            f"{found['coverage']:.3f} of them. Errors against the truth are lower, and unknown here.",
+            "",
+            "## Limits",
+            "",
+            "One step ahead of the newest shared value of a key; a key that was not shared is not known.",
+            "Under drift the model follows with the next release; `as_of` says how old its newest value is.",
+            "",
+        ]
+    )
+
+
+def _promise(part: Mapping[str, Any]) -> str:
+    name = f"`{part['contract']}` {part['version']} of {part['owner']}"
+    purpose = ", ".join(part["terms"].get("purpose", ()))
+    if part["mode"] == "open":
+        return f"- {name}: shared openly. Purpose: {purpose}."
+    unit, held_by = part["unit"], part["contribution"]["held_by"]
+    epoch = f"{unit['epoch_ms'] / 3_600_000:g} h"
+    promise = f"epsilon {part['epsilon']} for one {unit['protects']} in {epoch}, hides {unit['neighbours']}"
+    return f"- {name}: {promise}, contributions held by: {held_by}. Purpose: {purpose}."
+
+
+def _error(graph: bytes, feed: Mapping[str, Any], labels: Any) -> float:
+    """NaN where the graph does not load or run: then the gate refuses it."""
+    if not len(labels):
+        return float("nan")
+    try:
+        value, _, _ = Graph(graph).run(feed)
+    except Exception:  # onnxruntime's errors share no base class of their own
+        return float("nan")
+    return mae(np.asarray(value, np.float64), np.asarray(labels, np.float64))
