@@ -17,6 +17,7 @@ from sluice.stack import broker_settings, children, jars, java, ports, security
 from sluice.stack.home import Home, write_private
 
 LEAST_FREE_BYTES = 256 << 20
+DAMAGE = ("CorruptRecord", "InvalidRecord", "meta.properties", "InconsistentClusterId")
 PURGE = "Restore the folder from a copy, or give it up with `sluice down --purge`."
 
 
@@ -155,15 +156,13 @@ def explain(log: str, home: Home) -> SluiceError:
             "Another program took one of the broker's ports in this moment.",
             "Run `sluice up` again, or name another port with --port.",
         )
-    if any(
-        sign in log for sign in ("CorruptRecord", "meta.properties", "InconsistentClusterId", "InvalidRecord")
-    ):
+    if any(sign in log for sign in DAMAGE):
         return FatalError(
             f"The data folder {home.data} is damaged; {home.logs / 'broker.log'} says where.", PURGE
         )
     if "insufficient memory" in log or "OutOfMemoryError" in log:
         return RetriableError(
-            f"There was too little memory for the broker, which takes up to {broker_settings.HEAP_MB + 150} MB.",
+            f"Too little memory for the broker, which takes up to {broker_settings.HEAP_MB + 150} MB.",
             "Close other programs, then run `sluice up` again: it resumes.",
         )
     return RetriableError(

@@ -21,7 +21,7 @@ class Child:
     out: Path
 
     def spawn(self) -> subprocess.Popen[bytes]:
-        """Start it, in a process group of its own. From the main thread only: it dies with the calling one."""
+        """Start it, in a process group of its own. Main thread only: it dies with the caller."""
         with self.out.open("wb") as out:
             return subprocess.Popen(
                 self.command,

@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One living process: what it does (`publish`, `share`, ...), for which contract or task, and its memory."""
+    """One living process: its role (`publish`, `share`, ...), contract or task, and resident memory."""
 
     role: str
     pid: int

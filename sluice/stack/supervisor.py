@@ -94,7 +94,7 @@ class Stack:
             self._lock = None
 
     def become_keeper(self) -> NoReturn:
-        """Turn this process into the small one that stays; see keeper.py. Buffers of files are not flushed."""
+        """Turn this process into the small one that stays (keeper.py). Flush files before."""
         found = [(self.broker.child, self.broker.process), (self._registry_child, self.registry)]
         state = {
             "stack_file": str(self.home.stack_file),

@@ -15,7 +15,7 @@ from streams.kafka.clients import Connection
 
 @dataclass(frozen=True)
 class RunningStack:
-    """What a test needs of a running stack. `home` has stack.json and secrets, as `SLUICE_HOME` wants them."""
+    """What a test needs of a running stack. `home` is what `SLUICE_HOME` should be."""
 
     home: Path
     owner: Stack

@@ -1,0 +1,229 @@
+"""sluice up | down | status"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import schemas.errors as errors
+
+if TYPE_CHECKING:
+    from sluice.stack.control import Status
+    from sluice.stack.home import Home
+    from sluice.stack.jars import Progress as Report
+
+PORT, REGISTRY_PORT = 9092, 8081
+HomeOption = Annotated[Path | None, typer.Option(help="folder of the stack [SLUICE_HOME, ~/.sluice]")]
+console = Console(stderr=True, highlight=False)
+
+
+def up(
+    home: HomeOption = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="broker; 0 takes a free one [9092]")
+    ] = None,
+    registry_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="registry; 0 takes a free one [8081]")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="leave it running in the background")
+    ] = False,
+) -> None:
+    """Start broker and registry, secured, with no Java, Docker or root. A second start resumes.
+
+    Stays in the foreground and stops the stack on Ctrl-C, unless --detach.
+    """
+    from sluice.stack.supervisor import AlreadyRunningError, Stack
+
+    folder = _home(home)
+    ports = _ports(folder, port, registry_port)
+    _announce_download()
+    try:
+        if detach:
+            with _bar() as report:
+                _start_detached(folder, ports, report)
+            _show_ready(folder, "It runs in the background; `sluice down` stops it.")
+            return
+        stack = Stack(folder, *ports)
+        with _bar() as report:
+            stack.start(report)
+    except AlreadyRunningError as problem:
+        console.print(f"{problem.message}\n  -> {problem.remedy}", markup=False)
+        return
+    _show_ready(folder, "Ctrl-C stops it.")
+    sys.stdout.flush()
+    stack.become_keeper()
+
+
+def down(
+    home: HomeOption = None,
+    purge: Annotated[bool, typer.Option("--purge", help="delete its data, logs and settings too")] = False,
+) -> None:
+    """Stop the stack of this home. Secrets and keys stay, with --purge too."""
+    from sluice.stack import control
+
+    folder = _home(home)
+    stopped = control.stop(folder)
+    console.print("The stack has stopped." if stopped else f"No stack runs for {folder.path}.", markup=False)
+    if purge:
+        for path in control.purge(folder):
+            console.print(f"deleted {path}", markup=False)
+        console.print("Passwords and keys stay: secrets/, keys/, signers/.", markup=False)
+
+
+def status(
+    home: HomeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+) -> None:
+    """What runs, how large it is, and whether it is ready: exit code 0, else 1."""
+    from sluice.stack import control
+
+    found = control.look(_home(home))
+    if as_json:
+        sys.stdout.write(json.dumps(found.plain(), indent=2) + "\n")
+    else:
+        _show(found)
+    raise typer.Exit(0 if found.ready else 1)
+
+
+def _home(named: Path | None) -> Home:
+    from sluice.settings import load
+    from sluice.stack.home import Home
+
+    return Home(load(home=named).home)
+
+
+def _ports(home: Home, port: int | None, registry_port: int | None) -> tuple[int, int]:
+    """What was asked for, else what this home had before, else the usual ones."""
+    before = home.stack()
+
+    def last(name: str, usual: int) -> int:
+        found = str(before.get(name, "")).rpartition(":")[2]
+        return int(found) if found.isdigit() else usual
+
+    return (
+        last("bootstrap", PORT) if port is None else port,
+        last("registry_url", REGISTRY_PORT) if registry_port is None else registry_port,
+    )
+
+
+def _announce_download() -> None:
+    from sluice.stack import jars
+
+    if os.environ.get("SLUICE_KAFKA_JARS"):
+        return
+    folder = jars.cache_folder()
+    wanted = jars.missing(folder)
+    if wanted:
+        size = sum(jar.size for jar in wanted) / 1e6
+        console.print(
+            f"Apache Kafka {jars.KAFKA_VERSION}: {len(wanted)} jars, {size:.0f} MB, are downloaded once to "
+            f"{folder} (about 10 s at 50 Mbit/s).",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    """A progress bar a step; a step's `done` and `total` are bytes or small counts."""
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            for name, task in tasks.items():
+                if name != what:
+                    progress.update(task, completed=1, total=1)
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=None)
+            counted = total > 2
+            progress.update(tasks[what], completed=done if counted else 0, total=total if counted else None)
+            if what == "ready":
+                progress.update(tasks[what], completed=1, total=1)
+
+        yield report
+
+
+def _start_detached(home: Home, ports: tuple[int, int], report: Report) -> None:
+    command = [sys.executable, "-m", "sluice.stack.supervisor", str(home.path), *map(str, ports)]
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert child.stdout is not None
+    try:
+        with child.stdout as lines:
+            for line in lines:
+                told = json.loads(line)
+                if "error" in told:
+                    child.wait()
+                    raise _error(told)
+                report(told["what"], told["done"], told["total"])
+                if told["what"] == "ready":
+                    return
+    except BaseException:
+        child.terminate()
+        raise
+    raise errors.RetriableError(
+        f"The supervisor ended with {child.wait()} before the stack was ready.",
+        f"Look into {home.logs}, then run the command again.",
+    )
+
+
+def _error(told: dict[str, Any]) -> errors.SluiceError:
+    from sluice.stack.supervisor import AlreadyRunningError
+
+    if told["error"] == AlreadyRunningError.__name__:
+        return AlreadyRunningError(told["message"], told["remedy"])
+    kind: type[errors.SluiceError] = getattr(errors, told["error"], errors.FatalError)
+    return kind(told["message"], told["remedy"])
+
+
+def _show_ready(home: Home, what_next: str) -> None:
+    stack = home.stack()
+    console.print(
+        f"ready: broker {stack['bootstrap']}, registry {stack['registry_url']}\n"
+        f"passwords: {home.secrets}/<principal>. {what_next}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _show(found: Status) -> None:
+    out = Console(highlight=False)
+    table = Table(title=f"Stack of {found.home}", title_justify="left")
+    table.add_column("role")
+    table.add_column("of")
+    table.add_column("process", justify="right")
+    table.add_column("memory", justify="right")
+    for run in found.processes:
+        table.add_row(run.role, run.of, str(run.pid), f"{run.rss_bytes / 1e6:.0f} MB")
+    table.add_section()
+    table.add_row("in all", "", "", f"{found.rss_bytes / 1e6:.0f} MB")
+    out.print(table)
+    answer = {True: "answers", False: "does not answer"}
+    out.print(
+        f"broker    {found.bootstrap or '-'}  {answer[found.broker_answers]}\n"
+        f"registry  {found.registry_url or '-'}  {answer[found.registry_answers]}\n"
+        f"disk      data {found.disk_data_bytes / 1e6:.0f} MB, logs {found.disk_logs_bytes / 1e6:.0f} MB, "
+        f"free {found.disk_free_bytes / 1e9:.1f} GB",
+        markup=False,
+        soft_wrap=True,
+    )
+    if found.disk_free_bytes < 1e9:
+        out.print("The disk is nearly full: the broker stops when it is.", markup=False)
+    for file in found.open_secrets:
+        out.print(f"Others can read {file}: chmod 600 it.", markup=False)
+    if not found.ready:
+        out.print("Not ready. `sluice up --detach` starts it.", markup=False)
