@@ -60,13 +60,13 @@ def _structure(contract: Contract) -> Iterator[Problem]:
         )
     elif event.fields[event.time.field].type != "timestamp":
         yield Problem(("event", "time"), "the event time must be a timestamp.", "Set its type to timestamp.")
-    for name in names - set(privacy.fields):
+    for name in sorted(names - set(privacy.fields)):
         yield Problem(
             ("event", "fields", name),
             f"the field {name!r} has no rule.",
             "Give it one under privacy.fields: public, drop, time, count, number, category, pseudonym.",
         )
-    for name in set(privacy.fields) - names:
+    for name in sorted(set(privacy.fields) - names):
         yield Problem(
             ("privacy", "fields", name),
             f"there is no field {name!r}.",
@@ -123,8 +123,8 @@ def warnings(contract: Contract) -> Iterator[str]:
         if rule.kind == "public" and name not in (event.key, event.time.field) and not rule.because:
             yield (
                 f"{name} is public beside noised fields. Is it computed from the same {privacy.protects}s "
-                "(as occupancy is from the cars that a count noises)? Then it undoes the noise. If not, write "
-                "{public: {because: ...}}."
+                "(as occupancy is from the cars that a count noises)? Then it undoes the noise. If not, "
+                "write {public: {because: ...}}."
             )
         if rule.kind == "public" and name in privacy.unit:
             yield f"{name} identifies a {privacy.protects} and is public: who sent, and when, is not hidden."

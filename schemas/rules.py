@@ -230,7 +230,7 @@ _CLASSES = {
 
 def _spelled(value: Any) -> Any:
     """`public`, `{time: 5min}` and `{count: {...}}` all become `{kind: ..., ...}`."""
-    if isinstance(value, str):
+    if value in ("public", "drop", "pseudonym"):
         return {"kind": value}
     if isinstance(value, Part):
         return value
