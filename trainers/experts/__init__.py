@@ -1,0 +1,1 @@
+"""The forecasters beside the network: plain, online, one per key."""
