@@ -1,4 +1,4 @@
-"""Parsed rows in hand, and the times of those that follow: what the replay clock must see before a row is sent."""
+"""Parsed rows in hand, and the times of those behind: the replay clock sees them before a row is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ READ_ROWS = 2_000
 
 
 class Ahead:
-    """Rows of one opened source, parsed. With `depth` 0 (following) it never waits for rows behind the first."""
+    """Rows of one opened source, parsed. With `depth` 0 (following) it never waits for more than one."""
 
     def __init__(self, source: Source, parser: Parser, *, depth: int = LOOK_AHEAD) -> None:
         self._source, self._parser, self._depth = source, parser, depth
@@ -22,7 +22,7 @@ class Ahead:
         self._ended = False
 
     def head(self) -> Event | Broken | None:
-        """The next item, with `depth` readable rows behind it in hand unless the source ends; None: nothing now."""
+        """The next item, `depth` readable rows behind it in hand unless the source ends; None: nothing."""
         while len(self._times) <= self._depth and not self._ended and (self._depth or not self._items):
             rows = self._source.read(READ_ROWS)
             if not rows:

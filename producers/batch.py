@@ -1,4 +1,4 @@
-"""What one transaction publishes: events and clocks by raw partition, dead letters, and where the source then stands."""
+"""What one transaction publishes: events, clocks, dead letters, and where the source then stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_BYTES = 8 << 20
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run, or of the transaction that is being filled. `unreadable` counts nulled cells by field."""
+    """Counts of a run, or of one transaction. `unreadable` counts nulled cells by field."""
 
     published: int = 0
     rejected: int = 0

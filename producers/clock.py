@@ -29,7 +29,7 @@ FINEST_MS, COARSEST_MS, DEFAULT_MS = 1_000, 300_000, 60_000
 
 
 def grid_ms(contract: Contract) -> int:
-    """The public grid of clock records: the event time's grid, between 1 s and 5 min; 1 min where there is none."""
+    """The grid of clock records: the event time's, between 1 s and 5 min; 1 min where there is none."""
     rule = contract.privacy.fields.get(contract.event.time.field)
     grid = getattr(rule, "grid_ms", DEFAULT_MS)
     return min(max(grid, FINEST_MS), COARSEST_MS)
@@ -51,7 +51,7 @@ class LiveClock:
 
 
 class ReplayClock:
-    """The virtual clock of a file at rest. `last`: the newest clock record written, None when there is none."""
+    """The virtual clock of a file at rest. `last`: the newest clock record written, None for none."""
 
     def __init__(self, grid: int, last: int | None = None) -> None:
         self.grid, self.last = grid, last
@@ -61,7 +61,7 @@ class ReplayClock:
         return self.last is None or time_ms - time_ms % self.grid > self.last
 
     def before(self, time_ms: int, following: Sequence[int]) -> int | None:
-        """The clock record to write before an event, or None. `following`: the times of the next LOOK_AHEAD rows."""
+        """The clock record to write before an event, or None. `following`: times of LOOK_AHEAD rows."""
         moved = self.next(time_ms, following)
         self.last = self.last if moved is None else moved
         return moved

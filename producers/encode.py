@@ -13,6 +13,7 @@ from typing import Any
 
 import fastavro
 
+from producers.positions import OPEN_IT
 from schemas.contract import Contract
 from schemas.errors import ConfigurationError, RetriableError, WallError
 from schemas.records import CLOCK_SUBJECT
@@ -63,7 +64,7 @@ def encoders(contract: Contract, connection: Connection) -> tuple[Encode, Encode
         if problem.http_status_code == 404:
             raise ConfigurationError(
                 f"The registry does not have this contract's schema under {subject}.",
-                "Open the contract as the owner's admin: `sluice publish` does it where the admin's secret is.",
+                OPEN_IT,
             ) from None
         raise _unanswered(connection, f"status {problem.http_status_code}") from None
     except Exception as problem:  # the client lets its HTTP library's own kinds through

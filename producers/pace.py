@@ -1,4 +1,4 @@
-"""When the next event may be sent: a rate in events a second, a replay speed in event time, both or neither."""
+"""When the next event may be sent: by a rate in events a second, by a replay speed, by both or neither."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ CATCH_UP_SECONDS = 0.1
 
 
 class Pace:
-    """`rate`: events a second. `speed`: seconds of event time a second. None or 0: no limit. `now`s are monotonic.
+    """`rate`: events a second. `speed`: seconds of event time a second. None or 0: no limit. `now`: monotonic.
 
     A pace begins anew with each run. The time of an event stamped far ahead is the caller's to cap.
     """

@@ -23,7 +23,7 @@ _TRUE, _FALSE = frozenset(("true", "t", "yes", "y", "1")), frozenset(("false", "
 
 
 class Event(NamedTuple):
-    """One event ready to be encoded. `hashed` decides the partition; `unreadable` are fields that became null."""
+    """One event, not yet encoded. `hashed` decides the partition; `unreadable`: fields that became null."""
 
     row: Row
     key: bytes
@@ -118,9 +118,9 @@ def missing_column(contract: Contract, name: str, title: str, source: Source) ->
     """The error for a column that the file does not have; it lists those that it has."""
     has = ", ".join(repr(one) for one in source.header[:40]) + (", ..." if len(source.header) > 40 else "")
     return ConfigurationError(
-        f"The source has no column {title!r}, which the contract {contract.contract} names for its field {name!r}. "
+        f"The source has no column {title!r}, which {contract.contract} names for its field {name!r}. "
         f"It has: {has}.",
-        f"Set event.fields.{name}.column to one of these, give the field a default, or check source.delimiter.",
+        f"Set event.fields.{name}.column to one of these, give it a default, or check source.delimiter.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Where each source of a contract was published up to: the newest record of its name in the compacted source topic.
+"""How far each source of a contract is published: its newest record in the compacted source topic.
 
 The record is written in the same transaction as the events before it, so it is exactly as true as they are.
 """
@@ -6,6 +6,7 @@ The record is written in the same transaction as the events before it, so it is 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,24 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from producers.sources import Position
 from schemas.errors import ConfigurationError, FatalError, RetriableError, WallError
-from streams.kafka.clients import Connection
+from streams.kafka.clients import Connection, logger
 
 ANSWER_SECONDS = 10.0
 # An open transaction of another source of this contract ends, at the latest, after its timeout of 10 s.
 PENDING_SECONDS = 30.0
+# Connections heal; and the client looks for the coordinator of a group that nobody uses here.
+PASSING = (
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+)
+OPEN_IT = "Open the contract as the owner's admin: `sluice publish` does it where the admin's secret is."
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`clock_ms`: the newest clock record, None before the first. `published`, `rejected`: since the first run."""
+    """`clock_ms`: the newest clock record, None before the first. The counts are since the first run."""
 
     position: Position
     clock_ms: int | None = None
@@ -52,7 +61,7 @@ class Progress:
         except (ValueError, KeyError, TypeError):
             raise FatalError(
                 f"The stored position of the source {name!r} cannot be read.",
-                "It was written by another version of sluice; publish with --from-start, or with that version.",
+                "Another version of sluice wrote it; publish with --from-start, or with that version.",
             ) from None
 
 
@@ -69,6 +78,7 @@ class Positions:
         try:
             found = consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
         except KafkaException as problem:
+            consumer.poll(0)  # lets error_cb say whether it was the password
             raise self._unanswered(problem.args[0]) from None
         finally:
             consumer.close()
@@ -98,9 +108,8 @@ class Positions:
                             newest = message.value()
                     elif error.code() == KafkaError._PARTITION_EOF:
                         at = max(at, message.offset())  # the last stable offset, which may still move on
-                    elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # no group is used
-                        if not error.retriable() and not _of_connection(error):
-                            raise explain(error, self._connection, self._topic)
+                    elif not (error.retriable() or error.code() in PASSING):
+                        raise explain(error, self._connection, self._topic)
                 if at < high and time.monotonic() > deadline:
                     raise RetriableError(
                         f"A transaction on {self._topic} stays open: {at} of {high} records can be read.",
@@ -123,9 +132,9 @@ class Positions:
                 auto_offset_reset="error",
                 enable_partition_eof=True,
                 fetch_wait_max_ms=20,
-                log_level=0,
             )
-            | {"error_cb": self._heard}
+            | {"error_cb": self._heard},
+            logger=logger(logging.NullHandler()),  # what matters comes as an error or through error_cb
         )
 
     def _heard(self, error: KafkaError) -> None:
@@ -135,10 +144,6 @@ class Positions:
         if self._refused:
             return explain(KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED), self._connection, self._topic)
         return explain(error, self._connection, self._topic)
-
-
-def _of_connection(error: KafkaError) -> bool:
-    return error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
 
 
 def explain(error: KafkaError, connection: Connection, topic: str) -> Exception:
@@ -152,15 +157,14 @@ def explain(error: KafkaError, connection: Connection, topic: str) -> Exception:
     if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED):
         return WallError(
             f"The broker refused {who!r} ({error.name()}, topic {topic}).",
-            "Open the contract once as the owner's admin (`sluice publish` does it where the admin's secret is), "
-            "and publish as `producer`.",
+            OPEN_IT + " Publish as `producer`.",
         )
     if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
         return ConfigurationError(
             f"The topic {topic} does not exist.",
-            "Open the contract once as the owner's admin: `sluice publish` does it where the admin's secret is.",
+            OPEN_IT,
         )
     return RetriableError(
         f"No broker answers at {connection.bootstrap} ({error.name()}).",
-        "Look at `sluice status`; start one with `sluice up --detach`, or name another with SLUICE_BOOTSTRAP.",
+        "Look at `sluice status`; start one with `sluice up --detach`, or set SLUICE_BOOTSTRAP.",
     )

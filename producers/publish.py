@@ -1,4 +1,4 @@
-"""A contract's source into its raw topic: each batch is one transaction of events, clocks, dead letters and position.
+"""A contract's source into its raw topic; a batch is one transaction of events, clocks, letters, position.
 
     recover   fence what an earlier process left open, read the committed position, open the source behind it
     fill      parse rows; before an event whose time confirms it, a clock record (clock.py)
@@ -85,6 +85,15 @@ def source_spec(contract: Contract, file: Path | None = None, follow: bool | Non
     )
 
 
+def check(contract: Contract, spec: Spec) -> None:
+    """Says what is wrong with the source before any connection is made: ConfigurationError."""
+    opened = open_source(spec)
+    try:
+        Parser(contract, opened)
+    finally:
+        opened.close()
+
+
 def publish(
     contract: Contract,
     connection: Connection,
@@ -98,7 +107,7 @@ def publish(
     stop: threading.Event | None = None,
     now_ms: Callable[[], int] = wall_ms,
 ) -> Report:
-    """Publish a source to its end or, when following, until `stop`; what is in hand is committed before it returns.
+    """Publish a source to its end or, when following, until `stop`; what is in the batch is committed then.
 
     `rate`: events a second. `speed`: times event time; 0 or None: as fast as possible. `from_start` forgets
     the stored position. The source's name, which is the file's, is the key of its position and part of the
@@ -114,11 +123,7 @@ def publish(
             "A replay speed and following exclude each other: a followed source runs with the wall clock.",
             "Leave out --speed, or add --no-follow.",
         )
-    opened = open_source(spec)  # a missing file or column is said before any connection is made
-    try:
-        Parser(contract, opened)
-    finally:
-        opened.close()
+    check(contract, spec)
     publisher = _Publisher(contract, connection, spec, stop or threading.Event())
     publisher.pace, publisher.progress, publisher.now_ms = Pace(rate, speed), progress, now_ms
     return publisher.run(from_start)
@@ -142,7 +147,7 @@ class _Publisher:
         self._partitions = positions.partitions(contract.topics.raw)
         if self._partitions != contract.partitions:
             raise ConfigurationError(
-                f"{contract.topics.raw} has {self._partitions} partitions, the contract says {contract.partitions}.",
+                f"{contract.topics.raw} has {self._partitions} partitions, not {contract.partitions}.",
                 "Put the topic's number into the contract: a topic version never changes it.",
             )
         self._encode, self._encode_clock = encoders(contract, connection)
@@ -153,6 +158,7 @@ class _Publisher:
         self._in_doubt: Progress | None = None
         self._due: float | None = None
         self._live = clock.LiveClock(clock.grid_ms(contract))
+        self._late_said = False
 
     def run(self, from_start: bool) -> Report:
         began = time.monotonic()
@@ -195,7 +201,7 @@ class _Publisher:
             source.notices.clear()
             source.close()
 
-    # -- fill --------------------------------------------------------------------------------------------------
+    # -- fill --
 
     def _pump(self) -> None:
         batch, ahead, source = self._batch, self._ahead, self._source
@@ -232,9 +238,20 @@ class _Publisher:
             return
         if self._replay is not None and self._replay.moves(event.time_ms):
             self._clock(self._replay.before(event.time_ms, self._ahead.following()))
+        if self._replay is None and not self._late_said:
+            self._say_if_late(event)
         batch.event(event.row, partition(event.hashed, self._partitions), event.key, value)
         for name in event.unreadable:
             batch.tally.unreadable[name] = batch.tally.unreadable.get(name, 0) + 1
+
+    def _say_if_late(self, event: Event) -> None:
+        """Old data under the wall clock is denied by the share agent, silently: say it here, once."""
+        self._late_said = True
+        if self.now_ms() - event.time_ms > self._contract.keep.raw_ms:
+            self._report.notices.append(
+                "The rows are older than the contract keeps raw data, and a followed source runs with the wall clock: "
+                "the share agent will deny them. Replay an old file with --no-follow."
+            )
 
     def _reject(self, broken: Broken) -> None:
         value = self._source.raw(broken.row)[:LONGEST_LINE]
@@ -250,7 +267,7 @@ class _Publisher:
         self._clock(self._live.tick(self.now_ms()))
 
     def _is_due(self, event: Event) -> bool:
-        """Wait a little for the event's moment. False: it has not come; look after stop, clock and flush again."""
+        """Wait a little for the event's moment. False: not yet; see to stop, clock, flush, and ask again."""
         if self.pace.unlimited:
             return True
         if self._due is None:
@@ -265,14 +282,14 @@ class _Publisher:
         return False
 
     def _pace_time(self, event: Event) -> int:
-        """The event's time, but at most a step ahead of the clock: a stray stamp must not make a replay wait for it."""
+        """The event's time, at most a step ahead of the clock: no replay waits for a stray stamp."""
         replay = self._replay
         if replay is None:
             return event.time_ms
         at = replay.next(event.time_ms, self._ahead.following()) or replay.last
         return event.time_ms if at is None else min(event.time_ms, at + replay.grid)
 
-    # -- commit ------------------------------------------------------------------------------------------------
+    # -- commit --
 
     def _commit(self, last: Row | None) -> None:
         """Commit the batch; `last` is the row that the source then stands behind (None: it has not moved)."""

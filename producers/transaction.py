@@ -32,7 +32,7 @@ class DoubtError(Exception):
 
 
 class Transactions:
-    """`transactional.id` is `publish.<contract>.<source>`: a later process of the same source fences this one."""
+    """`transactional.id` is `publish.<contract>.<source>`: a later process of this source fences this one."""
 
     def __init__(
         self, connection: Connection, contract: str, name: str, positions: Positions, stop: threading.Event
@@ -49,7 +49,7 @@ class Transactions:
         return self._positions.read(self._name)
 
     def commit(self, batch: Batch, after: Progress | None) -> None:
-        """Commits the batch, with `after` as the source's position. Raises DoubtError, or WallError when refused."""
+        """Commits the batch with `after` as the source's position. Raises DoubtError, or WallError."""
         producer = self._producer
         try:
             if producer.disturbed():
@@ -69,7 +69,7 @@ class Transactions:
         self._failures = 0
 
     def decide(self, before: Progress | None, in_doubt: Progress | None) -> bool:
-        """Whether the transaction in doubt was committed: True when the stored position is the one it carried.
+        """Whether the transaction in doubt was committed: the stored position is then the one it carried.
 
         Raises FatalError where another process of this source has moved the position, or where nothing
         succeeds.
@@ -77,7 +77,7 @@ class Transactions:
         if self._failures >= FAILURES:
             raise FatalError(
                 f"{self._failures} transactions in a row were not committed.",
-                "See the broker's log, and that no other publisher of this source runs; then run the command again.",
+                "See the broker's log, and that no other publisher of this source runs; then run it again.",
             )
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Which partition an event goes to: Kafka's own hash of its key, or of its privacy unit where it carries one."""
+"""Which partition an event goes to: Kafka's own hash of its key, or of its privacy unit if it has one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unit_bytes(values: Sequence[str], normalise: Sequence[str]) -> bytes:
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's 32-bit hash (seed 0x9747b28c), as its Java clients and librdkafka's `murmur2` compute it, unsigned."""
+    """Kafka's 32-bit hash, as its Java clients and librdkafka's `murmur2` compute it, unsigned."""
     length, m = len(data), 0x5BD1E995
     h = (0x9747B28C ^ length) & 0xFFFFFFFF
     whole = length & ~3

@@ -15,7 +15,7 @@ from schemas.errors import ConfigurationError, FatalError
 
 
 class Row(NamedTuple):
-    """One row. `number` is its first line (Parquet: row), from 1; `lines` and `offset` are where the next one begins.
+    """One row. `number`: its first line (Parquet: row), from 1; `lines`, `offset`: where the next one begins.
 
     `cells` follow `Source.columns`; None when the structure is broken, and `reason` then says why in a short
     kebab-case word. `raw` holds the original bytes without the line's end (Parquet: empty, see `Source.raw`).
@@ -77,7 +77,7 @@ class Source(Protocol):
     def size(self) -> int: ...
 
     def resume(self, position: Position) -> None:
-        """Go on behind `position`. Once, before the first `read`. Raises SourceChangedError where the file differs."""
+        """Go on behind `position`; once, before `read`. Raises SourceChangedError where the file differs."""
 
     def read(self, limit: int) -> list[Row]:
         """The next rows, at most `limit`. Empty: the end, or, when following, nothing new for now.
@@ -87,7 +87,7 @@ class Source(Protocol):
         """
 
     def position(self, row: Row) -> Position:
-        """The place right behind `row`. Rows may be skipped, but only asked for in the order they were read."""
+        """The place right behind `row`. Rows may be left out, but must come in the order they were read."""
 
     def raw(self, row: Row) -> bytes:
         """What a dead letter holds: the row's original bytes (Parquet: the asked cells as JSON)."""
@@ -112,7 +112,7 @@ def open_source(spec: Spec) -> Source:
     if not spec.path.exists():
         raise ConfigurationError(
             f"The source file {spec.path} does not exist.",
-            "Set source.path in the contract (relative paths start at the contract's folder), or name one with --source.",
+            "Set source.path in the contract (relative to the contract's folder), or name one with --source.",
         )
     if not spec.path.is_file():
         raise ConfigurationError(f"The source {spec.path} is not a file.", "Name one file with --source.")

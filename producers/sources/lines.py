@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """Reads whole lines. At the end of a file at rest, a last line without a line feed counts; when following it waits.
+    """Reads whole lines. A last line without a line feed counts in a file at rest; when following it waits.
 
     A line longer than LONGEST_LINE keeps that many bytes and the reason `line-too-long`; memory stays
     bounded. Guarantee of following: a renamed file is read to its end before the new one; of a truncated
@@ -64,7 +64,7 @@ class Lines:
         return os.fstat(self._fd).st_size
 
     def take(self, limit: int) -> list[Line]:
-        """The next lines, at most `limit`; empty at the end or, when following, when nothing whole has come."""
+        """The next lines, at most `limit`; empty at the end or, when following, while nothing whole comes."""
         self.renewed = False
         if self.follow and self._idle:
             self._look_for_change()
@@ -114,7 +114,7 @@ class Lines:
             raw, self._buffer = self._buffer, b""
             lines.append(self._line(raw, self._read_to))
 
-    # -- following ---------------------------------------------------------------------------------------------
+    # -- following --
 
     def _look_for_change(self) -> None:
         here = os.fstat(self._fd)
@@ -150,10 +150,10 @@ class Lines:
         self.renewed = True
         self.notices.append(f"{self.path.name} {what}.{torn}")
 
-    # -- positions ---------------------------------------------------------------------------------------------
+    # -- positions --
 
     def position(self, row: Row) -> Position:
-        """Right behind `row`. Reads the bytes since the last position again, from the page cache, to hash them."""
+        """Right behind `row`. Hashes the bytes since the last position, which the page cache still has."""
         return Position(row.lines, row.offset, self._fingerprint(row.offset), self.generation)
 
     def resume(self, position: Position) -> None:
@@ -189,7 +189,6 @@ def changed(path: Path, how: str) -> SourceChangedError:
     """The error for a file that is not the one a position belongs to."""
     return SourceChangedError(
         f"The source {path} has changed: it {how}.",
-        "Put the published file back; or give the new one a name of its own (--source FILE: each name has its own "
-        "position); or publish this file from its start with --from-start (rows that raw holds already come twice "
-        "there; the share agent denies the second).",
+        "Put the published file back; or name the new one with --source FILE (a name has its own position); or "
+        "use --from-start: rows that raw holds already come twice there, the share agent denies the second.",
     )

@@ -1,4 +1,4 @@
-"""Parquet: a file at rest, of which only the wanted columns are loaded. The one source that imports pyarrow."""
+"""Parquet: a file at rest, of which only the wanted columns are loaded; alone in importing pyarrow."""
 
 from __future__ import annotations
 
