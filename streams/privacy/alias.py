@@ -32,8 +32,8 @@ class Alias:
 
     @classmethod
     def of(cls, weights: Sequence[int]) -> Alias:
-        """For weights >= 0 that add up to 2^63. Outcome i has probability weights[i] / 2^63, exactly."""
-        if sum(weights) != TOTAL or min(weights) < 0:
+        """For two or more weights >= 0 that add up to 2^63. Outcome i has probability weights[i] / 2^63, exactly."""
+        if len(weights) < 2 or min(weights) < 0 or sum(weights) != TOTAL:
             raise ValueError("the masses do not add up to 2^63")
         bits = (len(weights) - 1).bit_length()
         capacity = TOTAL >> bits

@@ -85,8 +85,8 @@ class Diffprivlib:
     )
     limits = (
         "Epsilon is what diffprivlib claims in real arithmetic and is not proved at load: it computes in "
-        "doubles from 53-bit uniforms, so an outcome less likely than 2^-53 never occurs, and where epsilon x "
-        "range / sensitivity exceeds 36 some outcome rules a value out (an infinite loss, with a chance "
+        "doubles from 53-bit uniforms, so an outcome less likely than 2^-53 never occurs, and where epsilon "
+        "x range / sensitivity exceeds 36 some outcome rules a value out (an infinite loss, with a chance "
         "below 2^-52). Categories have two members. About 100 times slower than `exact`, which is proved."
     )
 
