@@ -250,7 +250,8 @@ class Acks:
         """Queues one ack; returns at once, except for the registry's answer at the first."""
         try:
             if not self._schema_id:
-                found = registry(self._connection).get_latest_version(f"{self._topic}-value")
+                with registry(self._connection) as client:
+                    found = client.get_latest_version(f"{self._topic}-value")
                 self._schema_id = int(found.schema_id or 0)
             out = io.BytesIO(b"\0" + self._schema_id.to_bytes(4, "big"))
             out.seek(5)
@@ -269,7 +270,8 @@ def schema_lookup(connection: Connection) -> Callable[[int], Any]:
 
     def lookup(schema_id: int) -> Any:
         try:
-            return parse_schema(json.loads(registry(connection).get_schema(schema_id).schema_str or ""))
+            with registry(connection) as client:
+                return parse_schema(json.loads(client.get_schema(schema_id).schema_str or ""))
         except Exception as problem:
             log.warning("schema not found", schema_id=schema_id, error=type(problem).__name__)
             return None

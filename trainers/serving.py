@@ -118,7 +118,7 @@ class Model:
 
     def __init__(self, manifest: Manifest, graph: Graph, context: Arrays, keys: Sequence[str]) -> None:
         self.manifest = manifest
-        self._graph = graph
+        self.graph = graph
         self._context = context
         self._rows = {key: row for row, key in enumerate(keys)}
         caps = [Decimal(terms.epsilon) for terms in manifest.contracts if terms.epsilon]
@@ -142,7 +142,7 @@ class Model:
                 f"Known: {some}{more}." if some else "It has no keys yet.",
             )
         feed = {name: array[row : row + 1] for name, array in self._context.items()}
-        value, quantiles, _ = self._graph.run(feed)
+        value, quantiles, _ = self.graph.run(feed)
         m, levels, points = self.manifest, self.manifest.levels, [float(q) for q in quantiles[0]]
         as_of = EPOCH + timedelta(milliseconds=int(self._context[SLOT][row]) * m.step_ms)
         return Forecast(

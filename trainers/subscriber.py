@@ -139,6 +139,17 @@ class Subscription:
             f"Is `sluice train {self.task}` running, and has it published one yet?",
         )
 
+    def next_model(self, version: int) -> Model:
+        """The model once its version is above `version`, however long that takes. Raises what ends the
+        thread.
+        """
+        while True:
+            try:
+                return self.wait(version, 1.0)
+            except RetriableError:
+                if self._stopping.is_set() or not self._thread.is_alive():
+                    raise
+
     def close(self) -> None:
         """Ends the background thread. The model in use can still forecast. Safe to call twice."""
         self._stopping.set()

@@ -97,9 +97,8 @@ def train(
 
     Raises WallError, TornError, RecordError, ConfigurationError, RetriableError; what was committed stays.
     """
-    with Slot(home, f"train.{spec.task}", 0) as slot:
+    with Slot(home, f"train.{spec.task}", 0) as slot, registry(connection) as client:
         signer = open_signer(home, spec.task)
-        client = registry(connection)
         ids = _register(client, schemas(spec))
         topics = {name: SharedTopic(client, name, spec) for name in map(shared_topic, spec.contracts)}
         public = Public.of([topic.first for topic in topics.values()], spec.target)
@@ -151,7 +150,7 @@ class _Worker:
         self._committed: tuple[Parts, Recorder] = ({}, Recorder())
 
     def restore(self, sources: Sequence[Source], changelog: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Called on the restore thread. Only hands over: the worker's thread may still be in an older epoch."""
+        """On the restore thread: only hands over, as the worker may still be in an older epoch."""
         recorder = Recorder()
         self._committed = (recorder.restore(changelog), recorder)
 
