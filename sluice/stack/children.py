@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,8 @@ class Child:
     command: list[str]
     out: Path
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Start it, in a process group of its own. Main thread only: it dies with the caller."""
+    def spawn(self, variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start it, in a process group of its own, with `variables` set. Main thread only: it dies with the caller."""
         with self.out.open("wb") as out:
             return subprocess.Popen(
                 self.command,
@@ -29,7 +30,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                env=environment(),
+                env={**environment(), **(variables or {})},
             )
 
 
