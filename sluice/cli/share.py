@@ -1,0 +1,100 @@
+"""`sluice share`: run one worker of a contract's share group, in the foreground."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from streams.agents.share import ShareAgent
+
+STATUS_SECONDS = 5.0
+
+
+def share(
+    contract: Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")],
+    home: Annotated[Path | None, typer.Option(help="Folder of keys, secrets and stack.json.")] = None,
+    slot: Annotated[
+        int | None,
+        typer.Option(min=0, max=63, help="Which worker of this machine; default the first free one."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Log as JSON lines, the counts at the end too.")
+    ] = False,
+) -> None:
+    """Run the share agent: raw in, privatized out. SIGTERM or Ctrl-C commits what is in hand and stops."""
+    import time
+
+    from schemas.contract import load
+    from sluice import settings
+    from sluice.stack.runs import running
+    from streams.kafka.slots import Slot
+
+    _log(as_json)
+    found = load(contract)
+    here = settings.load(home=home)
+    connection = here.connection("share")
+    with (
+        Slot(here.home, f"share.{found.contract}", slot) as held,
+        running(here.home, "share", found.contract),
+    ):
+        from streams.agents.app import run
+        from streams.agents.share import ShareAgent
+
+        agent = ShareAgent(found, connection, here.home, held.identity, int(time.time() * 1000))
+        run(agent.app, lambda: _watch(agent, found.contract))
+    if as_json:
+        typer.echo(json.dumps({"contract": found.contract, **agent.counts.plain()}))
+
+
+async def _watch(agent: ShareAgent, name: str) -> None:
+    """One line whenever the counts have moved, at most every five seconds, until the pipe ends."""
+    import asyncio
+
+    import structlog
+
+    log = structlog.get_logger("sluice.share")
+    ended = asyncio.ensure_future(agent.ended())
+    log.info("sharing", contract=name)
+    seen = agent.counts
+    try:
+        while not ended.done():
+            await asyncio.wait([ended], timeout=STATUS_SECONDS)
+            counts = agent.counts
+            if counts != seen:
+                log.info(
+                    "shared",
+                    contract=name,
+                    events=counts.events,
+                    shared=counts.shared,
+                    denied=sum(counts.denied.values()),
+                    rejected=sum(counts.rejected.values()),
+                    per_second=round((counts.events - seen.events) / STATUS_SECONDS),
+                )
+                seen = counts
+        ended.result()
+    finally:
+        ended.cancel()
+
+
+def _log(as_json: bool) -> None:
+    """Structured lines on standard error."""
+    import logging
+    import sys
+
+    import structlog
+
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    last: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,133 @@
+"""The hop from raw to shared without Kafka or Faust: decode -> share -> map -> encode, and dead letters
+beside it.
+
+What comes out depends on the log up to each record and on the keys, never on where a batch begins or ends: a
+replay produces the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import dlq
+from schemas.codec import Decoded, Decoder, Encoder, Poison
+from schemas.contract import Contract
+from schemas.mapping import Mapping
+from streams.agents.partition import Counts, PartitionState
+from streams.kafka.records import Output, Records, Result
+from streams.privacy.keys import KeyChain
+from streams.privacy.plan import Plan
+from streams.sharing import RawBatch, Shared, share
+
+DOOMED = "handler-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRecords:
+    """The records of one poll as one Arrow RecordBatch of good events, with clocks and poison beside it."""
+
+    records: Records
+    decoded: Decoded
+
+
+class Hop:
+    """One contract's hop. Holds no state of any partition."""
+
+    def __init__(
+        self, contract: Contract, plan: Plan, keys: KeyChain | None, decoder: Decoder, encoder: Encoder
+    ) -> None:
+        self._topics = contract.topics
+        self._key = contract.event.key
+        self._plan = plan
+        self._keys = keys
+        self._decoder = decoder
+        self._mapping = Mapping(contract)
+        self._encoder = encoder
+
+    def decode(self, records: Records) -> DecodedRecords:
+        """Never raises because of a value. Needs no state, so it may run ahead of commits."""
+        values = records.values
+        if not records.doomed:
+            return DecodedRecords(records, self._decoder.decode(values))
+        doomed = {row for row, offset in enumerate(records.offsets) if offset in records.doomed}
+        found = self._decoder.decode([None if row in doomed else value for row, value in enumerate(values)])
+        poison = [Poison(bad.row, DOOMED if bad.row in doomed else bad.reason) for bad in found.poison]
+        return DecodedRecords(records, Decoded(found.batch, found.rows, found.clocks, poison))
+
+    def share(self, batch: DecodedRecords, state: PartitionState) -> Result:
+        """Reads `state`; its change is in the result's `apply`."""
+        records, decoded = batch.records, batch.decoded
+        clocks, clock_ms = _clocks(decoded, state.clock_ms)
+        shared = share(
+            RawBatch(decoded.batch, _pick(records.keys, decoded.rows), clocks),
+            self._plan,
+            self._keys,
+            state.ledger,
+        )
+        rejected = [(bad.row, bad.reason, "decode") for bad in decoded.poison]
+        rejected += [(int(decoded.rows[row]), reason, "share") for row, reason in shared.rejected]
+        rejected.sort()
+        counts = state.counts + Counts(
+            events=decoded.batch.num_rows + len(decoded.poison),
+            shared=shared.shared.num_rows,
+            clocks=len(decoded.clocks),
+            denied=shared.denied,
+            rejected=Counter(reason for _, reason, _ in rejected),
+            notes=shared.notes,
+        )
+
+        def apply() -> None:
+            state.ledger.apply(shared.changes)
+            state.clock_ms, state.counts = clock_ms, counts
+
+        return Result(
+            outputs=[*self._shared(records, shared), *self._dead_letters(records, rejected)],
+            changes=[*state.ledger.records(shared.changes), state.record(clock_ms, counts)],
+            apply=apply,
+        )
+
+    def _shared(self, records: Records, shared: Shared) -> list[Output]:
+        """Keyed by the *shared* value of the key field, in the partition of the raw record."""
+        columns = shared.shared
+        if not columns.num_rows:
+            return []
+        keys = None
+        if self._key in columns.schema.names:
+            keys = columns.column(self._key).cast(pa.string()).cast(pa.binary()).to_pylist()
+        values = self._encoder.encode(self._mapping.apply(columns))
+        return [Output(self._topics.shared, records.partition, values, keys)]
+
+    def _dead_letters(self, records: Records, rejected: list[tuple[int, str, str]]) -> list[Output]:
+        """Original key, value and headers, behind headers that say where it came from and why it is here."""
+        if not rejected:
+            return []
+        rows = [row for row, _, _ in rejected]
+        heads = [
+            [
+                *dlq.headers(records.topic, records.partition, records.offsets[row], reason, stage),
+                *records.headers(row),
+            ]
+            for row, reason, stage in rejected
+        ]
+        values, keys = [records.values[row] for row in rows], [records.keys[row] for row in rows]
+        return [Output(self._topics.dlq, records.partition, values, keys, heads)]
+
+
+def _clocks(decoded: Decoded, before: int) -> tuple[np.ndarray, int]:
+    """For each good row the last clock before it in the log, and the last clock of all."""
+    if not decoded.clocks:
+        return np.full(len(decoded.rows), before, np.int64), before
+    at = np.array([row for row, _ in decoded.clocks], np.int64)
+    ms = np.array([before, *(clock for _, clock in decoded.clocks)], np.int64)
+    return ms[np.searchsorted(at, decoded.rows)], int(ms[-1])
+
+
+def _pick(keys: list[bytes | None], rows: np.ndarray) -> list[bytes]:
+    """Keys of these rows. A missing key stays None, which `share` rejects."""
+    found: list[Any] = list(keys) if len(rows) == len(keys) else [keys[row] for row in rows.tolist()]
+    return found
