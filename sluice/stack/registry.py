@@ -52,9 +52,36 @@ def main(arguments: list[str] | None = None) -> int:
         return problem.exit_code
 
 
-def _serve(options: argparse.Namespace, connection: Connection, listener: socket.socket) -> int:
-    failures: list[SluiceError] = []
-    registry: Registry | None = None
+def server(registry: Registry, secrets: Path, wait_seconds: float, **more: Any) -> Server:
+    """All of it but the socket: gate, routes, and the reading of the log beside them."""
+    app = registry_http.create(registry)
+    gate = Gate(app, Passwords(secrets), lambda: registry.ready)
+    settings: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "http": "h11",
+        "ws": "none",
+        "loop": "asyncio",
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": 2,
+        "limit_concurrency": 256,
+        **more,
+    }
+    found = Server(uvicorn.Config(gate, **settings))
+
+    async def begin() -> None:
+        try:
+            await registry.start(wait_seconds, found.fail)
+        except SluiceError as problem:
+            found.fail(problem)
+        except Refused as problem:
+            found.fail(RetriableError(problem.message, "Look at the broker's log."))
+        else:
+            store = registry.store
+            log.info("ready", subjects=len(store.subjects), offset=store.applied, ignored=store.ignored)
+            if store.conflicts:
+                log.error("two schemas under one id", ids=store.conflicts)
 
     @contextlib.asynccontextmanager
     async def life(_: Any) -> AsyncIterator[None]:
@@ -63,50 +90,31 @@ def _serve(options: argparse.Namespace, connection: Connection, listener: socket
         try:
             yield
         finally:
-            if registry is not None:
-                registry.stop()
+            registry.stop()
             task.cancel()
 
-    async def begin() -> None:
-        assert registry is not None
-        try:
-            await registry.start(options.wait, fail)
-        except SluiceError as problem:
-            fail(problem)
-        except Refused as problem:
-            fail(RetriableError(problem.message, "Look at the broker's log."))
-        else:
-            log.info("ready", subjects=len(registry.store.subjects), offset=registry.store.applied)
-            if registry.store.conflicts:
-                log.error("two schemas under one id", ids=registry.store.conflicts)
-
-    def fail(problem: SluiceError) -> None:
-        failures.append(problem)
-        server.should_exit = True
-
-    registry = Registry(Log(connection, lambda error: log.warning("broker", error=error.name())))
-    app = registry_http.create(registry)
     app.router.lifespan_context = life
-    gate = Gate(app, Passwords(options.home / "secrets"), lambda: registry.ready)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            gate,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=2,
-            limit_concurrency=256,
-            ssl_certfile=options.tls_cert,
-            ssl_keyfile=options.tls_key,
-        )
-    )
-    server.run(sockets=[listener])
-    if failures:
-        raise failures[0]
+    return found
+
+
+class Server(uvicorn.Server):
+    """A server that can end because its log did. `failure` is why; None after an orderly end."""
+
+    failure: SluiceError | None = None
+
+    def fail(self, problem: SluiceError) -> None:
+        self.failure = problem
+        self.should_exit = True
+
+
+def _serve(options: argparse.Namespace, connection: Connection, listener: socket.socket) -> int:
+    registry = Registry(Log(connection, lambda error: log.warning("broker", error=error.name())))
+    tls = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
+    found = server(registry, options.home / "secrets", options.wait, **tls)
+    with contextlib.suppress(KeyboardInterrupt):
+        found.run(sockets=[listener])
+    if found.failure is not None:
+        raise found.failure
     return 0
 
 

@@ -5,16 +5,31 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from confluent_kafka import KafkaException
 
 from schemas.errors import SluiceError
 from sluice.stack import registry_replies as reply
 from sluice.stack.registry_changes import Change
-from sluice.stack.registry_log import Batch, Log
-from sluice.stack.registry_store import Store
+from sluice.stack.registry_log import Batch
+from sluice.stack.registry_store import Record, Store
 
 READ_BACK_SECONDS = 10.0
+
+
+class Log(Protocol):
+    """What the service needs of a log: registry_log.Log on Kafka, registry_memory.MemoryLog."""
+
+    def open(self, timeout_seconds: float) -> str: ...
+
+    def follow(self, take: Callable[[Batch], None]) -> None: ...
+
+    def mark(self) -> int: ...
+
+    def append(self, records: tuple[Record, ...]) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Registry:
