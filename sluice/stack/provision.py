@@ -112,7 +112,7 @@ def open_task(
     models = acls.ModelTopics.of(task)
     wanted = [
         Topic(models.manifests),
-        Topic(models.chunks, kept_ms=MODELS_KEPT_MS),
+        Topic(models.chunks),  # the newest releases stay; the trainer clears older ones away
         Topic(models.acks, kept_ms=MODELS_KEPT_MS),
         Topic(models.forecasts, kept_ms=MODELS_KEPT_MS),
         Topic(models.record),
@@ -133,7 +133,7 @@ def open_topics(wanted: Iterable[Topic], rights: Iterable[acls.Right], admin: Co
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    client = AdminClient(admin.settings())
+    client = AdminClient({**admin.settings(), "log_level": 3})
     try:
         created = _topics(client, list(wanted))
         _grant(client, list(rights))
@@ -146,10 +146,14 @@ def register(schemas: Mapping[str, dict[str, Any]], admin: Connection) -> dict[s
     """Register Avro schemas by subject. A schema that is there already keeps its id."""
     if not schemas:
         return {}
+    with registry(admin) as client:  # left open, its sockets would warn when they are collected
+        return _registered(client, schemas, admin)
+
+
+def _registered(client: Any, schemas: Mapping[str, dict[str, Any]], admin: Connection) -> dict[str, int]:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryError
 
-    client = registry(admin)
-    ids = {}
+    ids: dict[str, int] = {}
     for subject, schema in schemas.items():
         try:
             ids[subject] = client.register_schema(subject, Schema(json.dumps(schema), "AVRO"))
@@ -207,7 +211,7 @@ def _grant(client: AdminClient, rights: list[acls.Right]) -> None:
     """Store what is missing and wait until the broker's authorizer knows all: it learns of a stored right
     later.
     """
-    bindings = {_binding(right) for right in rights}
+    bindings = {binding(right) for right in rights}
     missing = bindings - _bindings(client)
     if missing:
         for result in client.create_acls(list(missing)).values():
@@ -223,6 +227,11 @@ def _grant(client: AdminClient, rights: list[acls.Right]) -> None:
 
 
 def _bindings(client: AdminClient) -> set[Any]:
+    return set(client.describe_acls(any_binding()).result(TIMEOUT_SECONDS))
+
+
+def any_binding() -> Any:
+    """The filter that takes every right."""
     from confluent_kafka.admin import (
         AclBindingFilter,
         AclOperation,
@@ -232,7 +241,7 @@ def _bindings(client: AdminClient) -> set[Any]:
     )
 
     anything: Any = None
-    everything = AclBindingFilter(
+    return AclBindingFilter(
         ResourceType.ANY,
         anything,
         ResourcePatternType.ANY,
@@ -241,7 +250,6 @@ def _bindings(client: AdminClient) -> set[Any]:
         AclOperation.ANY,
         AclPermissionType.ANY,
     )
-    return set(client.describe_acls(everything).result(TIMEOUT_SECONDS))
 
 
 def _keep_config(client: AdminClient, topics: list[Topic]) -> None:
@@ -265,7 +273,8 @@ def _keep_config(client: AdminClient, topics: list[Topic]) -> None:
         result.result(TIMEOUT_SECONDS)
 
 
-def _binding(right: acls.Right) -> Any:
+def binding(right: acls.Right) -> Any:
+    """The right as the client library's own kind."""
     from confluent_kafka.admin import (
         AclBinding,
         AclOperation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 
@@ -33,6 +34,9 @@ def registry_answers(connection: Connection, timeout_seconds: float = 2) -> bool
     try:
         with direct.open(request, timeout=timeout_seconds) as answer:
             return bool(answer.status == 200)
+    except urllib.error.HTTPError as refused:  # 503 while it reads its log
+        refused.close()
+        return False
     except OSError:
         return False
 
