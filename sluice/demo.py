@@ -43,6 +43,11 @@ SEED = 0
 WORSE = 8  # this candidate is damaged on purpose: the gate must refuse it
 SHOWN_DAYS = 2
 PATIENCE_SECONDS = 300
+COMMANDS = {
+    "publish": ["publish", CONTRACT, "--no-open", "--json"],
+    "share": ["share", CONTRACT, "--json"],
+    "train": ["train", TASK, "--no-open", "--json", "--plant-worse", str(WORSE)],
+}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Say = Callable[[str, float, float], None]  # stage, done, total
@@ -88,12 +93,13 @@ class Demo:
             connect = cleanup.enter_context(self._stack())
             self._open(connect("admin"))
             cleanup.callback(self._end_roles)
-            self._start_roles()
+            self._start("publish", "share")
             watch = Watch(connect("admin"))
             cleanup.callback(watch.close)
             watch.follow(self.contract.topics.shared, self.topics.forecasts, self.topics.manifests)
             subscription = cleanup.enter_context(self._subscribe(connect("subscriber")))
             self._until_first_shared(watch, cold)
+            self._start("train")
             # A process of its own, so that torch does not stay in this one.
             pool = cleanup.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
             clean = pool.submit(evaluate.without_noise, *self._clean_inputs(truth))
@@ -126,14 +132,9 @@ class Demo:
         provision.open_task(TASK, [self.contract], admin, schemas(self.spec))
         self.say("stack", 1, 1)
 
-    def _start_roles(self) -> None:
-        commands = {
-            "publish": ["publish", CONTRACT, "--no-open", "--json"],
-            "share": ["share", CONTRACT, "--json"],
-            "train": ["train", TASK, "--no-open", "--json", "--plant-worse", str(WORSE)],
-        }
-        for role, words in commands.items():
-            child = children.leashed(role, _sluice(*words), self._log(role))
+    def _start(self, *roles: str) -> None:
+        for role in roles:
+            child = children.leashed(role, _sluice(*COMMANDS[role]), self._log(role))
             self.roles[role] = child.spawn({"SLUICE_HOME": str(self.home.path)})
 
     def _subscribe(self, connection: Connection) -> Subscription:
@@ -240,6 +241,7 @@ class Demo:
 
     def _draw(self, issued: list[evaluate.Issued], shared: dict[Place, float], truth: evaluate.Truth) -> Path:
         whole = [one for one in issued if (one.key, one.target) in truth and (one.key, one.target) in shared]
+        last = whole[-1].target
         points = [
             plot.Point(
                 at=datetime.fromtimestamp(one.target * self.spec.step_ms / 1000, TEST_FROM.tzinfo),
@@ -249,7 +251,8 @@ class Demo:
                 low=one.low,
                 high=one.high,
             )
-            for one in whole[-SHOWN_DAYS * self.spec.day :]
+            for one in whole
+            if one.target > last - SHOWN_DAYS * self.spec.day
         ]
         privacy = self.contract.privacy
         self.output.mkdir(parents=True, exist_ok=True)
