@@ -234,5 +234,5 @@ def _result(
             for row, code in zip(rejected.tolist(), codes[rejected].tolist(), strict=True)
         ],
         changes=changes,
-        notes=dict(notes),
+        notes=dict(+notes),
     )

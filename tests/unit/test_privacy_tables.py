@@ -80,7 +80,9 @@ def test_loss_is_within_epsilon_exactly(R: int, D: int, nano: int) -> None:
     masses = Masses.of(R, D, nano)
     top, bottom = masses.worst()
     assert holds(top, bottom, nano)
-    assert not holds(top * 10**6 + top * 3, bottom * 10**6, nano)  # and the bound is used to the last part in a million
+    assert not holds(
+        top * 10**6 + top * 3, bottom * 10**6, nano
+    )  # and the bound is used to the last part in a million
     assert min(masses.half) > 0
 
 
@@ -216,7 +218,9 @@ def test_samples_follow_the_masses(weights: list[int]) -> None:
     assert abs(stat - free) < 5 * (2 * free) ** 0.5
     stuck = np.bincount(Alias.of(weights).sample(sampled(200_000, with_slot=False)), minlength=len(weights))
     stat, free = chi_square(stuck, weights)
-    assert stat - free > 5 * (2 * free) ** 0.5  # a word without its slot repeats itself, and this test sees it
+    assert (
+        stat - free > 5 * (2 * free) ** 0.5
+    )  # a word without its slot repeats itself, and this test sees it
 
 
 def test_mechanisms_stay_on_the_grid() -> None:
@@ -234,7 +238,12 @@ def test_mechanisms_stay_on_the_grid() -> None:
 
 
 def test_what_has_no_table_is_refused() -> None:
-    for law in (NumberLaw(65_536, 1, 10**9), NumberLaw(10, 11, 10**9), NumberLaw(10, 0, 10**9), NumberLaw(10, 1, 0)):
+    for law in (
+        NumberLaw(65_536, 1, 10**9),
+        NumberLaw(10, 11, 10**9),
+        NumberLaw(10, 0, 10**9),
+        NumberLaw(10, 1, 0),
+    ):
         with pytest.raises(ContractError, match="No table"):
             Exact().number(law)
     with pytest.raises(ContractError, match="No randomized response"):

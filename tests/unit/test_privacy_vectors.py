@@ -55,7 +55,9 @@ def test_keys_and_tag() -> None:
 def test_noise_words(block: tuple[int, int, int, int], u: int, z: int) -> None:
     slot, value, field, draw = block
     prf = Prf(bytes.fromhex(NOISE_KEY))
-    found = prf.words(prf.first_pass(words(bytes.fromhex(TAG))), np.array([slot]), np.array([value]), field, draw)
+    found = prf.words(
+        prf.first_pass(words(bytes.fromhex(TAG))), np.array([slot]), np.array([value]), field, draw
+    )
     assert found.tolist() == [u]
     mechanism = Exact().number(NumberLaw(150, 1, 10**9))
     assert mechanism.alias.sample(found).tolist() == [z + 150]
