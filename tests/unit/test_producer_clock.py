@@ -16,7 +16,8 @@ from producers.parse import Event, Parser, wanted
 from producers.sources import Row
 from producers.units import murmur2, partition, unit_bytes
 from schemas.contract import load
-from tests.unit.test_producer_parse import GOOD, Fake, contract, row
+from tests.unit.test_producer_parse import GOOD, Fake, contract
+from tests.unit.test_producer_parse import row as made_row
 
 GRID = 300_000
 DAY = 86_400_000
@@ -169,7 +170,7 @@ def test_ahead_has_the_followers_in_hand() -> None:
         def read(self, limit: int) -> list[Row]:
             take = min(4, self.left)
             self.left -= take
-            return [row(*GOOD), row("", *GOOD[1:])][:take]
+            return [made_row(*GOOD), made_row("", *GOOD[1:])][:take]
 
     source = Source("csv", "sensor", "When", "who", "n", "x", "ok", "seen", wanted=wanted(made))
     ahead = Ahead(source, Parser(made, source))  # type: ignore[arg-type]

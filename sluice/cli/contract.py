@@ -1,0 +1,243 @@
+"""sluice contract new | check | try: write a contract, read its promise, see what would leave. No Kafka."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from schemas.errors import ConfigurationError, ContractError
+
+app = typer.Typer(no_args_is_help=True, help="Write and judge a contract.")
+Named = Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+
+
+@app.command()
+def check(contract: Named, json: AsJson = False) -> None:
+    """Print what a contract promises; refuse what cannot be promised."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from schemas.contract import load
+    from sluice.contracts import promise
+    from streams.privacy.plan import Plan
+
+    loaded = load(contract)
+    Plan.of(loaded)  # builds and proves every table
+    unread, trouble = _not_read(loaded)
+    if json:
+        typer.echo(_json({**promise.report(loaded, unread), "source": trouble or "found"}))
+        return
+    console = Console(highlight=False)
+    console.print(f"{loaded.contract} {loaded.version} of {loaded.owner}: {loaded.about}", markup=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in promise.lines(loaded):
+        table.add_row(line.word, _escaped(line.text))
+    if unread:
+        table.add_row(
+            "NOT READ", _escaped(", ".join(unread) + ": columns of the source that no field names.")
+        )
+    if trouble:
+        table.add_row("SOURCE", _escaped(trouble))
+    for warning in loaded.warnings:
+        table.add_row("[yellow]WARNING[/]", _escaped(warning))
+    console.print(table)
+
+
+@app.command("try")
+def try_(
+    contract: Named,
+    source: Annotated[
+        Path | None, typer.Option(help="Another file instead of the contract's source.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=200_000, help="Rows to read.")] = 20_000,
+    json: AsJson = False,
+) -> None:
+    """Ten rows raw beside shared, the promise in one sentence, and what the noise costs a forecast."""
+    import secrets
+
+    from schemas.contract import load
+    from sluice.contracts import promise, trial
+
+    loaded = load(contract)
+    result = trial.run(loaded, secrets.token_bytes(32), limit=rows, source=source)
+    said = promise.sentence(loaded)
+    if json:
+        typer.echo(
+            _json(
+                {
+                    "contract": loaded.contract,
+                    "promise": said,
+                    "events": result.events,
+                    "shared": result.shared,
+                    "denied": result.denied,
+                    "rejected": result.rejected,
+                    "loss": [one.as_json() for one in result.losses],
+                    "rows": [{"raw": raw, "shared": shared} for raw, shared in result.pairs],
+                }
+            )
+        )
+        return
+    _show(result, said)
+
+
+def _show(result: Any, said: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(
+        "raw: stays here", "shared: leaves", title="The first rows, with keys that are thrown away now"
+    )
+    for raw, shared in result.pairs:
+        right = _words(shared) if shared is not None else "[dim]denied or rejected[/]"
+        table.add_row(_words(raw), right)
+    console.print(table)
+    told = ", ".join(f"{count} denied ({why})" for why, count in result.denied.items())
+    console.print(
+        f"{result.events:,} events: {result.shared:,} shared, {told or '0 denied'}, {result.rejected} rejected."
+    )
+    console.print(said, markup=False)
+    for one in result.losses:
+        console.print(
+            f"{one.field}: a plain seasonal autoregression, fed with what is shared and scored on the truth, errs by "
+            f"{one.mae_shared:.3g} instead of {one.mae_truth:.3g} ({one.more:+.1%}; the last value alone: "
+            f"{one.mae_persistence:.3g}; {one.steps:,} steps). Computed from raw values: keep it on this side.",
+            markup=False,
+        )
+    if not result.losses:
+        console.print("No forecast loss: no series of numbers here is long enough (300 steps).")
+
+
+@app.command()
+def new(
+    source: Annotated[Path, typer.Argument(help="A .csv, .jsonl or .parquet file.")],
+    out: Annotated[Path | None, typer.Option(help="The contract to write; default NAME.yaml here.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set, e.g. traffic.counts.")] = None,
+    owner: Annotated[str, typer.Option(help="Who offers it: a DID or an address.")] = "did:web:owner.example",
+    key: Annotated[
+        str | None, typer.Option(help="Column of the public key; - where it is one series.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column of the event time.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Time zone where the times do not say.")] = None,
+    grid: Annotated[str, typer.Option(help="Public time grid, e.g. 5min; default as the data's.")] = "",
+    protects: Annotated[str | None, typer.Option(help="Who must stay hidden, in one word.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Column that names that one; - where none does.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--max", min=1, help="Most records one adds to in a day.")
+    ] = None,
+    basis: Annotated[str | None, typer.Option(help="Why none adds to more, where no column says.")] = None,
+    attested_by: Annotated[str | None, typer.Option(help="Who vouches for that.")] = None,
+    private: Annotated[
+        list[str] | None, typer.Option(help="COLUMN:MIN:MAX[:PER_UNIT], bounds from knowledge. Repeat.")
+    ] = None,
+    public: Annotated[list[str] | None, typer.Option(help="A column to share as it is. Repeat.")] = None,
+    epsilon: Annotated[str, typer.Option(help="All that is shared about one in one day.")] = "1.0",
+    purpose: Annotated[str, typer.Option(help="What the data may be used for.")] = "research",
+    kind: Annotated[str | None, typer.Option(help="csv, jsonl or parquet.")] = None,
+    delimiter: Annotated[str, typer.Option(help="Of a CSV file.")] = ",",
+    no_input: Annotated[
+        bool, typer.Option("--no-input", help="Ask nothing: every answer is a flag.")
+    ] = False,
+) -> None:
+    """Ask five questions about a source and write a contract that passes check."""
+    from decimal import Decimal, InvalidOperation
+
+    from schemas.contract import parse
+    from sluice.contracts import draft, guess
+
+    kind = kind or guess.kind_of(source)
+    columns = guess.look(source, kind, delimiter)
+    ask = _Asker(no_input)
+    if not no_input:
+        typer.echo("Columns: " + "; ".join(f"{c.title} ({c.type})" for c in columns))
+    times = [c.title for c in columns if c.type == "timestamp"]
+    words = [c.title for c in columns if c.type == "string" and 1 < c.distinct <= 1_000]
+    key = ask(
+        key,
+        "--key",
+        "1. Which column is the public key (a place, a device)? - for one series",
+        [*words, "-"][0],
+    )
+    time = ask(time, "--time", "2. Which column is the event time?", times[0] if times else None)
+    found = draft.find(columns, time)
+    if not found.zoned and found.type == "timestamp":
+        zone = ask(zone, "--zone", "   In which time zone?", "UTC")
+    protects = ask(protects, "--protects", "3. Who must stay hidden, in one word (vehicle, patient)?", None)
+    protects = "-".join(protects.lower().split())
+    unit = ask(unit, "--unit", f"4. Which column names the {protects}? - for none", "-")
+    count = ask(
+        str(most) if most else None, "--max", f"   Most records one {protects} adds to in a day?", None
+    )
+    if unit == draft.CONSTANT:
+        basis = ask(basis, "--basis", "   Why can it not be more?", None)
+        attested_by = ask(attested_by, "--attested-by", "   Who vouches for that?", None)
+    asked = "5. Which columns are private, COLUMN:MIN:MAX[:PER_UNIT], with a blank between?"
+    bounds = private or ask(None, "--private", asked, None).split(" ")
+    name = name or guess.field_name(source.stem, []).replace("_", "-")
+    try:
+        amount, most = Decimal(epsilon), int(count)
+    except (InvalidOperation, ValueError):
+        raise ConfigurationError("Not a number.", "--epsilon and --max take numbers.") from None
+    answers = draft.Answers(
+        name=name, owner=owner, key=key, time=time, protects=protects, unit=unit, most=most,
+        private=tuple(draft.Bounds.of(one) for one in bounds if one), public=tuple(public or ()), basis=basis or "",
+        attested_by=attested_by or "", epsilon=amount, zone=zone or "", grid=grid, purpose=purpose,
+    )  # fmt: skip
+    target = out or Path(f"{name}.yaml")
+    text = draft.text(answers, columns, source, kind, target.parent, delimiter)
+    if target.exists():
+        raise ConfigurationError(f"{target} exists.", "Name another file with --out, or remove it.")
+    parse(text, target.parent.resolve(), str(target))
+    target.write_text(text, encoding="utf-8")
+    typer.echo(f"Wrote {target}. Next: sluice contract check {target}; sluice contract try {target}")
+
+
+class _Asker:
+    """An answer from a flag, else from the user; without input, a missing one names its flag."""
+
+    def __init__(self, no_input: bool) -> None:
+        self._no_input = no_input
+
+    def __call__(self, given: str | None, flag: str, question: str, default: str | None) -> str:
+        if given is not None:
+            return given
+        if self._no_input:
+            if default is None:
+                raise ConfigurationError(
+                    f"{flag} is needed.", "Give it, or leave --no-input out and be asked."
+                )
+            return default
+        return str(typer.prompt(question, default=default))
+
+
+def _not_read(contract: Any) -> tuple[list[str] | None, str]:
+    """Columns of the source that no field names, and what kept us from looking."""
+    from sluice.contracts import rows
+
+    try:
+        titles = rows.header(contract)
+    except (ConfigurationError, ContractError) as problem:
+        return None, f"{problem.message} Its columns were not compared."
+    named = {field.column for field in contract.event.fields.values()}
+    return [title for title in titles if title not in named], ""
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value, indent=2, default=str)
+
+
+def _words(record: dict[str, Any]) -> str:
+    return _escaped("  ".join(f"{name}={value}" for name, value in record.items()))
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,1 @@
+"""What `sluice contract new | check | try` say about a contract. No Kafka in here."""
