@@ -126,7 +126,6 @@ def test_any_split_of_a_log_decodes_to_the_same(records: list[dict[str, Any]], s
     ]
     whole = DECODER.decode(values)
     parts = [DECODER.decode(values[at : at + size]) for at in range(0, len(values), size)]
-    assert pa.Table.from_batches([p.batch for p in parts]).combine_chunks().to_batches() == (
-        [whole.batch] if whole.batch.num_rows else []
-    )
-    assert [(p.reason) for part in parts for p in part.poison] == [p.reason for p in whole.poison]
+    encode = Encoder(kinds.FLAT_ID, kinds.FLAT).encode  # bytes, since a NaN is not equal to itself
+    assert [value for part in parts for value in encode(part.batch)] == encode(whole.batch)
+    assert [p.reason for part in parts for p in part.poison] == [p.reason for p in whole.poison]
