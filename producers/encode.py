@@ -49,12 +49,12 @@ def encoders(contract: Contract, connection: Connection) -> tuple[Encode, Encode
         raise ConfigurationError(
             "No schema registry is known.", "Set SLUICE_REGISTRY_URL, or run `sluice up`."
         )
-    client = registry(connection)
     subject = f"{contract.topics.raw}-value"
     try:
-        raw = client.lookup_schema(subject, Schema(json.dumps(contract.raw_schema), "AVRO"))
-        subject = CLOCK_SUBJECT
-        clock = client.get_latest_version(subject)
+        with registry(connection) as client:
+            raw = client.lookup_schema(subject, Schema(json.dumps(contract.raw_schema), "AVRO"))
+            subject = CLOCK_SUBJECT
+            clock = client.get_latest_version(subject)
     except SchemaRegistryError as problem:
         if problem.http_status_code in (401, 403):
             raise WallError(

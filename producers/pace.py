@@ -7,7 +7,7 @@ CATCH_UP_SECONDS = 0.1
 
 
 class Pace:
-    """`rate`: events a second. `speed`: seconds of event time a second. None or 0: no limit. `now`: monotonic.
+    """`rate`: events a second. `speed`: seconds of event time a second. None or 0: no limit.
 
     A pace begins anew with each run. The time of an event stamped far ahead is the caller's to cap.
     """

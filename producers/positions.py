@@ -76,10 +76,15 @@ class Positions:
         """How many partitions a topic has. Raises where broker, topic or rights are missing."""
         consumer = self._consumer("read_uncommitted")
         try:
-            found = consumer.list_topics(topic, timeout=ANSWER_SECONDS).topics[topic]
-        except KafkaException as problem:
-            consumer.poll(0)  # lets error_cb say whether it was the password
-            raise self._unanswered(problem.args[0]) from None
+            deadline = time.monotonic() + ANSWER_SECONDS
+            while True:
+                try:
+                    found = consumer.list_topics(topic, timeout=1.0).topics[topic]
+                    break
+                except KafkaException as problem:
+                    consumer.poll(0)  # lets error_cb say whether it is the password
+                    if self._refused or time.monotonic() > deadline:
+                        raise self._unanswered(problem.args[0]) from None
         finally:
             consumer.close()
         if found.error is not None:

@@ -170,9 +170,9 @@ class _Publisher:
                 try:
                     self._attempt()
                     break
-                except DoubtError:
+                except DoubtError as doubt:
                     known = stored if self._done is None else self._done
-                    if self._transactions.decide(known, self._in_doubt):
+                    if self._transactions.decide(doubt, known, self._in_doubt):
                         self._committed(self._in_doubt)
                     self._report.recovered += 1
         finally:
@@ -249,8 +249,8 @@ class _Publisher:
         self._late_said = True
         if self.now_ms() - event.time_ms > self._contract.keep.raw_ms:
             self._report.notices.append(
-                "The rows are older than the contract keeps raw data, and a followed source runs with the wall clock: "
-                "the share agent will deny them. Replay an old file with --no-follow."
+                "The rows are older than the contract keeps raw data, and a followed source runs with the "
+                "wall clock: the share agent will deny them. Replay an old file with --no-follow."
             )
 
     def _reject(self, broken: Broken) -> None:

@@ -10,10 +10,9 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from producers.batch import Batch
 from producers.positions import Positions, Progress
@@ -25,21 +24,38 @@ from streams.kafka.watchdog import Watchdog
 
 log = structlog.get_logger("sluice.publish")
 FAILURES = 8  # in a row, with no commit between them
+GIVE_WAY_SECONDS = 3.0
+FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 
 
 class DoubtError(Exception):
     """The transaction failed, or nobody knows: `decide`, then begin behind the position that is stored."""
 
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+    @property
+    def fenced(self) -> bool:
+        """A later producer with this id took over, or the broker ended a transaction that took too long."""
+        error = self.problem.args[0] if isinstance(self.problem, KafkaException) else None
+        return error is not None and error.code() in FENCED
+
 
 class Transactions:
     """`transactional.id` is `publish.<contract>.<source>`: a later process of this source fences this one."""
+
+    producer: type[Recyclable] = Recyclable  # a test's dies on purpose
 
     def __init__(
         self, connection: Connection, contract: str, name: str, positions: Positions, stop: threading.Event
     ) -> None:
         self._name, self._positions = name, positions
         self._watchdog = Watchdog()
-        self._producer = Recyclable(connection, f"publish.{contract}.{name}", stop, self._watchdog, Tuning())
+        self._producer = self.producer(
+            connection, f"publish.{contract}.{name}", stop, self._watchdog, Tuning()
+        )
+        self._stop = stop
         self._failures = 0
 
     def open(self) -> Progress | None:
@@ -64,13 +80,13 @@ class Transactions:
         except (KafkaException, DisturbedError, BufferError) as problem:
             self._failures += 1
             log.warning("transaction in doubt", why=str(problem))
-            producer.give_up(problem)
-            raise DoubtError from None
+            raise DoubtError(problem) from None
         self._failures = 0
 
-    def decide(self, before: Progress | None, in_doubt: Progress | None) -> bool:
+    def decide(self, doubt: DoubtError, before: Progress | None, in_doubt: Progress | None) -> bool:
         """Whether the transaction in doubt was committed: the stored position is then the one it carried.
 
+        A fenced producer gives the later one time to move the position before it fences in turn.
         Raises FatalError where another process of this source has moved the position, or where nothing
         succeeds.
         """
@@ -79,15 +95,14 @@ class Transactions:
                 f"{self._failures} transactions in a row were not committed.",
                 "See the broker's log, and that no other publisher of this source runs; then run it again.",
             )
-        while True:
-            try:
-                stored = self._positions.read(self._name)
-                break
-            except RetriableError:
-                self._failures += 1
-                if self._failures >= FAILURES:
-                    raise
-                time.sleep(0.5)
+        if doubt.fenced:
+            self._stop.wait(GIVE_WAY_SECONDS)
+            self._was(before, in_doubt)
+        self._producer.give_up(doubt.problem)
+        return self._was(before, in_doubt)
+
+    def _was(self, before: Progress | None, in_doubt: Progress | None) -> bool:
+        stored = self._stored()
         if in_doubt is not None and stored == in_doubt:
             return True
         if stored != before:
@@ -96,6 +111,16 @@ class Transactions:
                 "Run one publisher for each source.",
             )
         return False
+
+    def _stored(self) -> Progress | None:
+        while True:
+            try:
+                return self._positions.read(self._name)
+            except RetriableError:
+                self._failures += 1
+                if self._failures >= FAILURES:
+                    raise
+                self._stop.wait(0.5)
 
     def close(self) -> None:
         self._producer.close()

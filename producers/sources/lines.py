@@ -189,6 +189,6 @@ def changed(path: Path, how: str) -> SourceChangedError:
     """The error for a file that is not the one a position belongs to."""
     return SourceChangedError(
         f"The source {path} has changed: it {how}.",
-        "Put the published file back; or name the new one with --source FILE (a name has its own position); or "
-        "use --from-start: rows that raw holds already come twice there, the share agent denies the second.",
+        "Put the published file back; or name the new one with --source FILE (a name has its own position); "
+        "or use --from-start: rows that raw holds already come twice there, and the second is denied.",
     )
