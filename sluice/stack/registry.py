@@ -18,6 +18,7 @@ import ipaddress
 import json
 import logging
 import logging.handlers
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -42,6 +43,7 @@ log = structlog.get_logger("registry")
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT. The exit code is that of the error, 0 without one."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the server stops in order, then raises it again
     _log_to(options.home, options.log)
     try:
         with _only_one(options.home), _bound(options) as listener:
