@@ -13,6 +13,7 @@ from schemas.units import duration_text
 if TYPE_CHECKING:
     from schemas.contract import Contract
 
+MAX_EPSILON = 100
 RECORD_LEVEL = ("-interval", "-pass", "-event", "-reading", "-record", "-trip")
 
 
@@ -36,6 +37,12 @@ def promise(contract: Contract) -> Iterator[Problem]:
         yield Problem(
             ("privacy", "epsilon"),
             "epsilon must be greater than 0.",
+            "Values around 1 are usual; mode: open shares without a promise.",
+        )
+    elif privacy.epsilon > MAX_EPSILON:
+        yield Problem(
+            ("privacy", "epsilon"),
+            f"beyond {MAX_EPSILON} nothing at all is promised.",
             "Values around 1 are usual; mode: open shares without a promise.",
         )
     if not privacy.private_fields:

@@ -13,6 +13,7 @@ from pydantic import Field as Setting
 
 from schemas.units import DurationMs, Part
 
+LARGEST, FINEST = Decimal(10**12), Decimal("1e-12")  # so that decimal arithmetic with 28 digits stays exact
 MAX_RANGE = 65_535  # the proof of privacy.md section 3 holds for 1 <= D <= R <= 65535
 
 
@@ -20,7 +21,10 @@ def _number(value: Any) -> Any:
     """Decimals from the text of a number, so that 0.1 is a tenth; booleans and text are refused."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("not a number")
-    return Decimal(str(value))
+    exact = Decimal(str(value))
+    if not exact.is_finite() or abs(exact) > LARGEST or exact != exact.quantize(FINEST):
+        raise ValueError("not a number between -10^12 and 10^12 with at most 12 decimals")
+    return exact
 
 
 Exact = Annotated[Decimal, BeforeValidator(_number), Setting(allow_inf_nan=False)]

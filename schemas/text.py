@@ -49,6 +49,8 @@ def read(text: str, name: str) -> tuple[Any, dict[Loc, int]]:
             value = _build(loader, node, (), lines, name, 0)
         finally:
             loader.dispose()
+    except RecursionError:
+        raise ContractError(f"{name}: nested too deeply.", "A contract is about 40 lines.") from None
     except yaml.MarkedYAMLError as problem:
         line = problem.problem_mark.line + 1 if problem.problem_mark else 1
         raise ContractError(
@@ -82,7 +84,10 @@ def _build(loader: Any, node: Any, path: Loc, lines: dict[Loc, int], name: str, 
         return built
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, item, (*path, i), lines, name, depth + 1) for i, item in enumerate(node.value)]
-    return loader.construct_object(node)
+    try:
+        return loader.construct_object(node)
+    except ValueError:  # a number of thousands of digits
+        raise ContractError(f"{name}:{lines[path]}: not a number.", "Write fewer digits.") from None
 
 
 def line_of(loc: Sequence[str | int], lines: dict[Loc, int]) -> tuple[str, int]:

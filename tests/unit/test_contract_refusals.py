@@ -20,6 +20,10 @@ CASES: dict[str, tuple[str, str, str]] = {
     "epsilon zero": ("epsilon: 1.0", "epsilon: 0", "greater than 0"),
     "epsilon negative": ("epsilon: 1.0", "epsilon: -1", "greater than 0"),
     "epsilon infinite": ("epsilon: 1.0", "epsilon: .inf", "not a number"),
+    "epsilon overflows": ("epsilon: 1.0", "epsilon: 1e999", "not a number"),
+    "epsilon beyond all": ("epsilon: 1.0", "epsilon: 101", "nothing at all is promised"),
+    "bound beyond all": ("max: 256", "max: 1e300", "not a number between"),
+    "endless digits": ("max: 256", f"max: {'9' * 5000}", "not a number"),
     "epsilon text": ("epsilon: 1.0", "epsilon: small", "not a number"),
     "epsilon yes": ("epsilon: 1.0", "epsilon: true", "not a number"),
     "budget rounds to nothing": ("epsilon: 1.0", "epsilon: 0.000000001", "rounds to nothing"),
@@ -131,7 +135,7 @@ def test_a_public_field_of_the_same_people_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "a: &a [*a]", "\x00", "? [a]: b", "- 1", "a: !!python/object:os.system x"]
+    "text", ["", "[]", "a: &a [*a]", "\x00", "? [a]: b", "- 1", "[" * 9_000, "a: !!python/object:os.system x"]
 )
 def test_not_a_contract(text: str) -> None:
     with pytest.raises(ContractError):
