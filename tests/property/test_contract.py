@@ -14,7 +14,8 @@ COUNTS = (EXAMPLES / "traffic.detector-counts.yaml").read_text(encoding="utf-8")
 WORDS = [match.span() for match in re.finditer(r"[\w%./:-]+", COUNTS)]
 ODD = st.sampled_from(
     ["", "null", "true", "-1", "0", "1e300", "1e-300", "NaN", "[]", "{}", "[a]", "{a: b}", "*a", "&a", "!x", "|",
-     "public", "{count: {min: 0, max: 9}}", "day", "1ms", "vehicles", "detector", "interval_start", "9" * 30, "\n", "\t", "'"]
+     "public", "{count: {min: 0, max: 9}}", "day", "1ms", "vehicles", "detector", "interval_start", "9" * 30,
+     "\n", "\t", "'"]
 )  # fmt: skip
 
 
