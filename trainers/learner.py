@@ -99,6 +99,17 @@ class Learner:
         """
         return self._context(np.arange(len(self.keys)), 0)
 
+    def now(self) -> dict[str, Floats]:
+        """`value`, `quantiles` and `experts` of every key with the state of now: what the exported graph
+        answers.
+
+        The standing forecast of a key is that of its last event; a replay since then, which other keys'
+        events set off, makes the two differ. Changes nothing.
+        """
+        rows = np.arange(len(self.keys))
+        found = self._compute(rows, self.windows["slot"][rows])
+        return {name: found[name] for name in ("value", "quantiles", "experts")}
+
     def held_out(self) -> tuple[dict[str, Array], Floats]:
         """Contexts of the last `held_out` steps of every key, and the labels float64 [N] that followed.
 
@@ -257,6 +268,11 @@ class Learner:
 
     def _forecast(self, keys: Rows, slot: Slots) -> None:
         """Put a forecast for slot + 1 up for each of `keys`."""
+        for name, column in self._compute(keys, slot).items():
+            self.standing[name][keys] = column
+
+    def _compute(self, keys: Rows, slot: Slots) -> dict[str, Floats]:
+        """The columns of `standing` for each of `keys`, whose newest value is that of `slot`."""
         low, high, unit = self.public.lower, self.public.upper, self.public.unit
         context = self.windows.contexts(keys)
         inputs = self.sampler.inputs(self.profile, keys, context, slot)
@@ -272,9 +288,14 @@ class Learner:
         value = self.mixture.blend(keys, experts)
         spread = deviations(self.profile["spread"][keys, self.seasons.day(slot + 1)], unit)
         quantiles = self.conformal.quantiles(keys, value, spread, low, high)
-        columns = (inputs.x, inputs.base, value, spread, quantiles, experts)
-        for name, column in zip(self.standing.columns, columns, strict=True):
-            self.standing[name][keys] = column
+        return {
+            "x": inputs.x,
+            "base": inputs.base,
+            "value": value,
+            "spread": spread,
+            "quantiles": quantiles,
+            "experts": experts,
+        }
 
     def _answer(self, part: Rows, keys: Rows, out: Forecasts) -> None:
         out.target[part] = self.windows["slot"][keys] + 1

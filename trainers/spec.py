@@ -63,7 +63,7 @@ class Mixture(Part):
 class Intervals(Part):
     """Quantile tracking: how far a bound moves after each label, in standard deviations."""
 
-    rate: Fraction = 0.01
+    rate: Fraction = 0.02
 
 
 class TaskSpec(Part):

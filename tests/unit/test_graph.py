@@ -1,0 +1,133 @@
+"""The ONNX graph is the learner's forecast: every number of it, for every key, at any time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import process_time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from tests.learner_streams import PUBLIC, Stream, small
+from trainers.keyed import Array
+from trainers.learner import Learner
+from trainers.spec import Public, TaskSpec
+
+
+def run(content: bytes, feed: dict[str, Array]) -> dict[str, Array]:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def assert_equal(learner: Learner, atol: float = 1e-9) -> None:
+    found = run(learner.export_onnx(), learner.contexts())
+    for name, column in learner.now().items():
+        np.testing.assert_allclose(found[name], column, atol=atol, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("keys", [1, 6])
+def test_graph_equals_learner_on_many_steps(keys: int) -> None:
+    stream, learner = Stream(900, keys, seed=9), Learner(small(), PUBLIC, 2)
+    for start in [*range(30), *range(30, 900, 37)]:
+        stop = start + 1 if start < 30 else min(start + 37, 900)
+        stream.feed(learner, start=start, stop=stop)
+        assert_equal(learner)
+    assert learner.mlp.rounds > 2
+
+
+@pytest.mark.parametrize(
+    "change", [datetime(2016, 3, 13, 10, tzinfo=UTC), datetime(2016, 11, 6, 9, tzinfo=UTC)]
+)
+def test_graph_equals_learner_where_the_clocks_change(change: datetime) -> None:
+    at = int(change.timestamp()) // 3600
+    learner = Learner(small(), PUBLIC, 2)
+    rng = np.random.default_rng(0)
+    for slot in range(at - 200, at + 30):
+        learner.step(["k"], np.array([slot]), rng.integers(0, 200, 1).astype(np.float64))
+        if slot > at - 4:
+            assert_equal(learner)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+def test_graph_equals_learner_in_zones_without_changes(zone: str) -> None:
+    stream, learner = Stream(200, 2, seed=1), Learner(small(zone=zone), PUBLIC, 2)
+    stream.feed(learner)
+    assert_equal(learner)
+
+
+def test_graph_equals_learner_off_zero_and_off_integers() -> None:
+    public = Public(-40.0, 60.0)
+    learner, rng = Learner(small(), public, 2), np.random.default_rng(0)
+    slots = np.arange(405_000, 405_600)
+    values = 10 + 15 * np.sin(slots / 4) + rng.normal(0, 3, 600)
+    learner.step(["k"] * 600, slots, values)
+    assert_equal(learner, atol=1e-4)  # a context is float32
+
+
+def test_the_real_task_agrees_and_exports_quickly() -> None:
+    from pathlib import Path
+
+    from trainers import spec
+
+    task: TaskSpec = spec.load(Path(spec.__file__).parent / "tasks" / "traffic.yaml")
+    learner, rng = Learner(task, PUBLIC, 2), np.random.default_rng(0)
+    slots = np.arange(4_850_000, 4_850_900)
+    values: Floats = np.round(
+        np.clip(90 + 70 * np.sin(2 * np.pi * slots / 288) + rng.normal(0, 9, 900), 0, 256)
+    )
+    learner.step(["d-401190"] * 900, slots, values)
+    assert_equal(learner)
+    start = process_time()
+    content = learner.export_onnx()
+    assert process_time() - start < 0.3
+    assert len(content) < 500_000
+
+
+def test_a_release_goes_on_with_later_values() -> None:
+    """The frozen graph with later contexts is the frozen learner, and contexts of the past can be run too."""
+    stream, learner = Stream(700, 1, seed=9), Learner(small(), PUBLIC, 2)
+    stream.feed(learner, stop=500)
+    frozen, at = learner.export_onnx(), dict(learner.contexts())
+    stream.feed(learner, start=500)
+    now = run(frozen, learner.contexts())
+    assert np.isfinite(now["quantiles"]).all()
+    assert (np.diff(now["quantiles"], axis=1) >= 0).all()
+    assert now["value"] != run(frozen, at)["value"]
+
+
+def test_held_out_contexts_are_scored_by_the_graph() -> None:
+    stream, learner = Stream(700, 3, seed=9), Learner(small(), PUBLIC, 2)
+    assert learner.held_out()[1].shape == (0,)
+    stream.feed(learner)
+    contexts, labels = learner.held_out()
+    assert 0 < len(labels) <= 3 * learner.spec.held_out
+    first: dict[tuple[str, int], float] = {}
+    for key, slot, value in zip(stream.keys, stream.slots.tolist(), stream.values.tolist(), strict=True):
+        first.setdefault((key, slot), value)  # a repeated slot is late
+    for row, slot, label in zip(contexts["row"], contexts["slot"], labels, strict=True):
+        assert first[learner.keys[row], int(slot) + 1] == label
+    found = run(learner.export_onnx(), contexts)
+    persistence = np.abs(contexts["values"][:, -1] - labels).mean()
+    assert np.abs(found["value"] - labels).mean() < persistence
+
+
+def test_equal_states_give_equal_bytes_and_a_valid_model() -> None:
+    stream, learner = Stream(300, 2, seed=9), Learner(small(), PUBLIC, 2)
+    stream.feed(learner)
+    content = learner.export_onnx()
+    assert content == Learner.from_state(small(), PUBLIC, learner.state()).export_onnx()
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert {opset.domain for opset in model.opset_import} == {
+        ""
+    }  # no operator of our own: any runtime reads it
+
+
+def test_the_forecast_of_now_is_the_one_just_issued() -> None:
+    stream, learner = Stream(400, 1, seed=9), Learner(small(), PUBLIC, 2)
+    issued = stream.feed(learner)
+    for name, column in learner.now().items():
+        assert column[0].tobytes() == getattr(issued, name)[-1].tobytes()
