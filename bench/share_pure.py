@@ -44,7 +44,7 @@ privacy:
   contribution: {max: 10, of: [at], held_by: ledger}
   unit: [unit]
   fields:
-    unit: {public: {because: bench}}
+    unit: pseudonym
     at: {time: 1min}
     amount: {count: {min: 0, max: 100, per_unit: 100}}
 terms: {purpose: [bench], for: 1d}

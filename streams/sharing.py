@@ -32,7 +32,8 @@ from streams.privacy.grid import integers
 from streams.privacy.keys import KeyChain
 from streams.privacy.ledger import EpochChanges, Ledger, LedgerChanges
 from streams.privacy.plan import Plan
-from streams.privacy.units import is_normal, units
+from streams.privacy.tags import Names
+from streams.privacy.units import Units, is_normal, units
 
 Int64 = NDArray[np.int64]
 Codes = NDArray[np.uint8]
@@ -119,9 +120,12 @@ def share(batch: RawBatch, plan: Plan, keys: KeyChain | None, ledger: Ledger) ->
         return _result(batch, plan, None, codes, rows, Draws(slots[rows], ()), ledger.changes(()))
     epochs = (time - plan.anchor_ms) // plan.length_ms
     _out_of_time(codes, epochs, batch.clock_ms, plan, keys)
-    parts, draws = _admit(codes, epochs, slots, batch.columns, plan, keys, ledger)
+    unit = plan.unit or (plan.key,)
+    who = units([batch.columns.column(name) for name in unit], plan.normalise)
+    parts, draws = _admit(codes, epochs, slots, who, plan, keys, ledger)
     rows = np.flatnonzero(codes == 0)
-    return _result(batch, plan, keys, codes, rows, Draws(slots[rows], draws), ledger.changes(parts))
+    draw = Draws(slots[rows], draws, unit[0] if who.as_is else "")
+    return _result(batch, plan, keys, codes, rows, draw, ledger.changes(parts))
 
 
 def _broken(batch: RawBatch, plan: Plan) -> Codes:
@@ -159,7 +163,7 @@ def _admit(
     codes: Codes,
     epochs: Int64,
     slots: Int64,
-    columns: pa.RecordBatch,
+    who: Units,
     plan: Plan,
     keys: KeyChain,
     ledger: Ledger,
@@ -168,9 +172,8 @@ def _admit(
 
     Fills in `codes`, returns its changes and the key behind each shared row.
     """
-    names, who = units([columns.column(name) for name in plan.unit or (plan.key,)], plan.normalise)
     parts: list[EpochChanges] = []
-    found: list[tuple[int, Int64, NDArray[np.uint64]]] = []
+    found: list[tuple[int, Int64, Names, Int64, NDArray[np.uint64]]] = []
     alive = np.flatnonzero(codes == 0)
     for epoch in np.unique(epochs[alive]).tolist():
         rows = alive[epochs[alive] == epoch]
@@ -179,20 +182,23 @@ def _admit(
         if begun is not None and begun != header:
             codes[rows] = _why(begun, header)
             continue
-        if len(rows) == len(codes):
-            some, unit = names, who
-        else:
-            picked, unit = np.unique(who[rows], return_inverse=True)
-            some = [names[i] for i in picked.tolist()]
-        tags = keys.tags(epoch).of(some)
-        verdict, changes = ledger.decide(epoch, tags, unit, slots[rows], plan.cap, plan.calls)
+        some, unit = who.names, who.codes
+        if len(rows) < len(codes):
+            picked, unit = np.unique(who.codes[rows], return_inverse=True)
+            some = who.pick(picked)
+        names = keys.names(epoch)
+        ids = names.ids(some)
+        tags = names.tags(keys.unit_key(epoch), ids)
+        calls = plan.calls * plan.partitions  # one noise key serves all partitions
+        verdict, changes = ledger.decide(epoch, tags, unit, slots[rows], plan.cap, calls)
         codes[rows] = verdict.codes
         parts.append(changes if begun else replace(changes, header=header))
-        found.append((epoch, rows[verdict.codes == 0], tags[unit[verdict.codes == 0]]))
+        mine = unit[verdict.codes == 0]
+        found.append((epoch, rows[verdict.codes == 0], names, ids[mine], tags[mine]))
     place = np.cumsum(codes == 0) - 1
     draws = tuple(
-        EpochDraws(epoch, place[rows], prf, prf.first_pass(tags))
-        for epoch, rows, tags in found
+        EpochDraws(epoch, place[rows], names, ids, prf, prf.first_pass(tags))
+        for epoch, rows, names, ids, tags in found
         if len(rows)
         for prf in [keys.prf(plan.topic, plan.major, epoch, plan.c_digest)]
     )

@@ -16,7 +16,7 @@ from streams.privacy.draws import Draws
 from streams.privacy.engines import CategoryLaw, Engine, Mechanism, NumberLaw
 from streams.privacy.grid import MemberGrid, Notes, NumberGrid, integers
 from streams.privacy.keys import KeyChain
-from streams.privacy.units import units
+from streams.privacy.units import Units, units
 
 if TYPE_CHECKING:
     from schemas.event import Field
@@ -90,15 +90,19 @@ class PseudonymField:
 
     def project(self, column: pa.Array, draws: Draws, keys: KeyChain | None, notes: Notes) -> pa.Array:
         assert keys is not None
-        absent = None if not column.null_count else column.is_null()
-        names, codes = units([column], ())
         words = np.empty((len(column), 2), np.uint64)
+        known = self.name == draws.unit_field
+        texts = Units([], np.empty(0, np.int64)) if known else units([column], ())
         for part in draws.epochs:
-            tags = keys.pseudonyms(self.topic, self.id, part.epoch)
-            mine, back = np.unique(codes[part.rows], return_inverse=True)
-            words[part.rows] = tags.of([names[i] for i in mine.tolist()])[back]
+            key = keys.pseudonym_key(self.topic, self.id, part.epoch)
+            names, ids = part.names, part.ids
+            if not known:
+                mine, back = np.unique(texts.codes[part.rows], return_inverse=True)
+                names = keys.names(part.epoch, self.id)
+                ids = names.ids(texts.pick(mine))[back]
+            words[part.rows] = names.tags(key, ids)
         text = hex_strings(words)
-        return text if absent is None else pc.if_else(absent, None, text)
+        return text if not column.null_count else pc.if_else(column.is_null(), None, text)
 
 
 @dataclass(frozen=True, slots=True)

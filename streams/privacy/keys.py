@@ -21,7 +21,7 @@ from schemas.errors import KeyStoreError
 from streams.privacy import keystore
 from streams.privacy.keystore import StoredChain
 from streams.privacy.prf import Prf
-from streams.privacy.tags import Tags
+from streams.privacy.tags import Names
 from streams.privacy.words import expand, i64, lp, u16, u32
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RATCHET = b"sluice/1/ratchet"
 LIVE_ROOTS = 64  # of the epochs in use; others are ratcheted again, 1 us a step
-LIVE_TAGS = 6  # caches of unit tags and pseudonyms, up to 22 MB each
+LIVE_NAMES = 6  # caches of units and pseudonyms, up to 30 MB each
 LIVE_NOISE = 32
 
 
@@ -45,7 +45,7 @@ class KeyChain:
         self._file, self._chain = file, chain
         self._roots: OrderedDict[int, bytes] = OrderedDict()
         self._noise: OrderedDict[Any, Prf] = OrderedDict()
-        self._tags: OrderedDict[tuple[int, str, int], Tags] = OrderedDict()
+        self._names: OrderedDict[tuple[int, int], Names] = OrderedDict()
 
     @classmethod
     def open(cls, home: Path, contract: Contract, now_ms: int) -> Self:
@@ -117,14 +117,9 @@ class KeyChain:
             self._noise, name, LIVE_NOISE, lambda: Prf(self.noise_key(topic, major, epoch, c_digest))
         )
 
-    def tags(self, epoch: int) -> Tags:
-        """The unit tags under `unit_key`, cached within a bound."""
-        return _kept(self._tags, (epoch, "", 0), LIVE_TAGS, lambda: Tags(self.unit_key(epoch)))
-
-    def pseudonyms(self, topic: str, field: int, epoch: int) -> Tags:
-        """The pseudonyms under `pseudonym_key`, cached within a bound."""
-        make = self.pseudonym_key
-        return _kept(self._tags, (epoch, topic, field), LIVE_TAGS, lambda: Tags(make(topic, field, epoch)))
+    def names(self, epoch: int, field: int = 0) -> Names:
+        """The cache of an epoch's units (field 0), or of the texts of a field that becomes a pseudonym."""
+        return _kept(self._names, (epoch, field), LIVE_NAMES, Names)
 
     def destroy_before(self, epoch: int) -> None:
         """Move the chain forward on disk and in memory: keys of epochs below `epoch` are gone for good.
@@ -149,8 +144,8 @@ class KeyChain:
         self._chain = StoredChain(chain.population, chain.length_ms, chain.anchor_ms, epoch, root.hex())
         self._roots.clear()
         self._noise.clear()
-        for old in [name for name in self._tags if name[0] < epoch]:
-            del self._tags[old]
+        for old in [name for name in self._names if name[0] < epoch]:
+            del self._names[old]
 
     @property
     def _population(self) -> bytes:

@@ -1,62 +1,67 @@
-"""Who a unit is, under a key: tag = HMAC-SHA256(k_unit, lp(unit fields))[:16], cached within a bound.
+"""Who a unit is, under a key: tag = HMAC-SHA256(key, lp(unit fields))[:16], cached within a bound.
 
-A tag costs 1.3 us, a hit .06 us. The cache belongs to one epoch and goes with it; it is emptied when full,
-so that a flood of new units costs time and never memory.
+A tag costs 1.3 us, a hit .06 us, another key's tag of the same units .02 us. A cache belongs to one epoch and
+goes with it; it is emptied when full, so that a flood of new units costs time and never memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from hmac import digest as hmac_digest
-from itertools import repeat
+from itertools import islice, repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.privacy.words import lp
 
+Int64 = NDArray[np.int64]
 Words = NDArray[np.uint64]
-LIMIT = 1 << 17  # about 22 MB of text and entries
+Units = Sequence[str] | Sequence[tuple[str, ...]]
+LIMIT = 1 << 17  # about 22 MB of text and entries, and 2 MB a key
 
 
-class Tags:
-    """Tags of one epoch's unit key. Hits never change a tag: the same text always gives the same 16 bytes."""
+class Names:
+    """Units by number, and their tags under any key, one column a key.
 
-    __slots__ = ("_found", "_key", "_limit", "_tags")
+    Numbers from `ids` are good until the next call of `ids`. The same unit always has the same tag.
+    """
 
-    def __init__(self, key: bytes, limit: int = LIMIT) -> None:
-        self._key, self._limit = key, limit
-        self._found: dict[Hashable, int] = {}
-        self._tags = np.empty((1024, 2), np.uint64)
+    __slots__ = ("_columns", "_ids", "_limit")
 
-    def of(self, units: Sequence[str] | Sequence[tuple[str, ...]]) -> Words:
-        """(n, 2) words in memory order for units that are text, or tuples of text for several fields."""
-        n = len(units)
-        found = np.fromiter(map(self._found.get, units, repeat(-1)), np.int64, n)
-        missing = np.flatnonzero(found < 0)
-        if not len(missing):
-            return self._tags[found]
-        joined = b"".join(map(self._tag, [units[i] for i in missing.tolist()]))
-        fresh = np.frombuffer(joined, np.uint64).reshape(-1, 2)
-        out = np.empty((n, 2), np.uint64)
-        known = found >= 0
-        out[known] = self._tags[found[known]]
-        out[missing] = fresh
-        self._remember([units[i] for i in missing.tolist()], fresh)
-        return out
+    def __init__(self, limit: int = LIMIT) -> None:
+        self._limit = limit
+        self._ids: dict[str | tuple[str, ...], int] = {}
+        self._columns: dict[bytes, tuple[Words, int]] = {}
 
-    def _tag(self, unit: str | tuple[str, ...]) -> bytes:
-        if isinstance(unit, str):
-            text = unit.encode()
-            return hmac_digest(self._key, len(text).to_bytes(4, "big") + text, "sha256")[:16]  # lp, unrolled
-        return hmac_digest(self._key, lp(*(part.encode() for part in unit)), "sha256")[:16]
+    def ids(self, units: Units) -> Int64:
+        """Numbers of units that are text, or tuples of text for several fields. Holds at most `limit` units
+        besides the ones of this call."""
+        known = self._ids
+        if len(known) >= self._limit:
+            known.clear()
+            self._columns.clear()
+        found = np.fromiter(map(known.get, units, repeat(-1)), np.int64, len(units))
+        for i in np.flatnonzero(found < 0).tolist():
+            found[i] = known.setdefault(units[i], len(known))
+        return found
 
-    def _remember(self, units: Sequence[Hashable], tags: Words) -> None:
-        if len(self._found) + len(units) > self._limit:
-            self._found.clear()
-        start = len(self._found)
-        units, tags = units[: self._limit], tags[: self._limit]
-        while start + len(units) > len(self._tags):
-            self._tags = np.concatenate([self._tags, np.empty_like(self._tags)])
-        self._tags[start : start + len(units)] = tags
-        self._found.update(zip(units, range(start, start + len(units)), strict=True))
+    def tags(self, key: bytes, ids: Int64) -> Words:
+        """(n, 2) words in memory order."""
+        column, filled = self._columns.get(key, (np.empty((0, 2), np.uint64), 0))
+        if filled < len(self._ids):
+            joined = b"".join([tag(key, unit) for unit in islice(self._ids, filled, None)])
+            size = len(self._ids)
+            if size > len(column):
+                column = np.concatenate([column[:filled], np.empty((size + size // 2, 2), np.uint64)])
+            column[filled:size] = np.frombuffer(joined, np.uint64).reshape(-1, 2)
+            self._columns[key] = column, size
+        return column[ids]
+
+
+def tag(key: bytes, unit: str | tuple[str, ...]) -> bytes:
+    """16 bytes for one unit."""
+    if isinstance(unit, str):
+        text = unit.encode()
+        return hmac_digest(key, len(text).to_bytes(4, "big") + text, "sha256")[:16]  # lp, unrolled
+    return hmac_digest(key, lp(*(part.encode() for part in unit)), "sha256")[:16]

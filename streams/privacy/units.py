@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,19 @@ from numpy.typing import NDArray
 from streams.privacy.grid import integers
 
 Int64 = NDArray[np.int64]
-Units = list[str] | list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Distinct units and the code of each row's. `as_is`: the names are the raw texts of one field."""
+
+    names: list[str] | list[tuple[str, ...]] = field(repr=False)
+    codes: Int64 = field(repr=False)
+    as_is: bool = False
+
+    def pick(self, codes: Int64) -> list[str] | list[tuple[str, ...]]:
+        return [self.names[i] for i in codes.tolist()]
+
 
 _STEPS: dict[str, Callable[[str], str]] = {
     "nfc": lambda text: unicodedata.normalize("NFC", text),
@@ -27,37 +40,33 @@ _STEPS: dict[str, Callable[[str], str]] = {
 }
 
 
-def units(columns: Sequence[pa.Array], normalise: Sequence[str]) -> tuple[Units, Int64]:
-    """Distinct units, and the code of each row's. Text for one field, tuples of text for several.
-
-    A null counts as empty text; its row must have been rejected before.
-    """
+def units(columns: Sequence[pa.Array], normalise: Sequence[str]) -> Units:
+    """Text for one field, tuples of text for several. A null counts as empty: reject its row before."""
     if len(columns) == 1:
         return _texts(columns[0], normalise)
     coded = [_texts(column, normalise) for column in columns]
-    pairs, codes = np.unique(np.stack([code for _, code in coded], axis=1), axis=0, return_inverse=True)
-    texts = [names for names, _ in coded]
-    tuples = [tuple(str(names[i]) for names, i in zip(texts, row, strict=True)) for row in pairs.tolist()]
-    return tuples, np.asarray(codes, np.int64).reshape(-1)
+    pairs, codes = np.unique(np.stack([one.codes for one in coded], axis=1), axis=0, return_inverse=True)
+    tuples = [tuple(str(one.names[i]) for one, i in zip(coded, row, strict=True)) for row in pairs.tolist()]
+    return Units(tuples, np.asarray(codes, np.int64).reshape(-1))
 
 
-def _texts(column: pa.Array, normalise: Sequence[str]) -> tuple[list[str], Int64]:
+def _texts(column: pa.Array, normalise: Sequence[str]) -> Units:
     if column.null_count:
         column = column.fill_null("" if pa.types.is_string(column.type) else 0)
     coded = column.dictionary_encode()
     codes, values = integers(coded.indices), coded.dictionary
     if not pa.types.is_string(values.type):
-        return [_text(value) for value in values.to_pylist()], codes
+        return Units([_text(value) for value in values.to_pylist()], codes, as_is=True)
     names: list[str] = values.to_numpy(zero_copy_only=False).tolist()
     wanted = [step for step in normalise if step != "nfc" or not pc.all(pc.string_is_ascii(values)).as_py()]
     if not wanted:
-        return names, codes
+        return Units(names, codes, as_is=True)
     normal = {name: name for name in names}
     for step in wanted:
         normal = {name: _STEPS[step](text) for name, text in normal.items()}
     place: dict[str, int] = {}
     merged = np.array([place.setdefault(normal[name], len(place)) for name in names], np.int64)
-    return list(place), merged[codes] if len(merged) else codes
+    return Units(list(place), merged[codes] if len(merged) else codes)
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 from schemas.errors import KeyStoreError
 from streams.privacy import keystore
 from streams.privacy.keys import KeyChain
-from streams.privacy.tags import Tags
+from streams.privacy.tags import Names, tag
 from tests.privacy_cases import DAY_MS, EPOCH, START_MS, contract
 
 FROM = 16_801  # 2016-01-01
@@ -134,20 +134,25 @@ def test_a_write_that_fails_leaves_the_old_chain(tmp_path: Path) -> None:
 
 
 def test_tag_cache_is_bounded_and_changes_nothing() -> None:
-    small, large = Tags(bytes(32), limit=10), Tags(bytes(32))
+    small = Names(limit=10)
+    keys = [bytes(32), bytes(range(32))]
     for start in (0, 3, 8, 0, 40):
         units = [f"unit {i}" for i in range(start, start + 25)]
-        assert (small.of(units) == large.of(units)).all()
-        assert len(small._found) <= 10
-    assert small.of([]).shape == (0, 2)
+        ids = small.ids(units)
+        for key in keys:
+            assert small.tags(key, ids).tobytes() == b"".join(tag(key, unit) for unit in units)
+        assert len(small._ids) <= 10 + 25
+    assert small.tags(keys[0], small.ids([])).shape == (0, 2)
+    mixed = Names()
+    assert mixed.ids(["a", "b", "a", "c"]).tolist() == [0, 1, 0, 2]
+    assert mixed.ids(["c", "d"]).tolist() == [2, 3]
 
 
 def test_caches_hold_the_epochs_in_use_only(tmp_path: Path) -> None:
     keys = KeyChain.open(tmp_path, contract(), START_MS)
-    found = [keys.tags(EPOCH + i).of(["a"]).tobytes() for i in range(100)]
+    found = [keys.names(EPOCH + i).ids(["a"]).tolist() for i in range(100)]
     prfs = [keys.noise_key("t", 1, EPOCH + i, bytes(32)) for i in range(100)]
     for i in range(100):
         keys.prf("t", 1, EPOCH + i, bytes(32))
-    assert len(set(found)) == len(set(prfs)) == 100
-    assert max(len(keys._roots), len(keys._noise), len(keys._tags)) <= 64
-    assert keys.tags(EPOCH).of(["a"]).tobytes() == found[0]
+    assert len(set(prfs)) == len(found) == 100
+    assert max(len(keys._roots), len(keys._noise), len(keys._names)) <= 64

@@ -49,7 +49,7 @@ class KeyedRandom(secrets.SystemRandom):
 
 @dataclass(frozen=True, slots=True)
 class _Keyed:
-    """Calls one mechanism row by row: about 10 us a value."""
+    """Calls one mechanism row by row: about 17 us a value."""
 
     facts: Facts
     mechanism: Any = field(repr=False)
@@ -87,7 +87,7 @@ class Diffprivlib:
         "Epsilon is what diffprivlib claims in real arithmetic and is not proved at load: it computes in "
         "doubles from 53-bit uniforms, so an outcome less likely than 2^-53 never occurs, and where epsilon "
         "x range / sensitivity exceeds 36 some outcome rules a value out (an infinite loss, with a chance "
-        "below 2^-52). Categories have two members. About 100 times slower than `exact`, which is proved."
+        "below 2^-52). Categories have two members. A value takes 17 us, with `exact`, which is proved, 0.02."
     )
 
     def number(self, law: NumberLaw) -> _Keyed:
