@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.stack.registry import server
+from sluice.stack.registry import listen, server
 from sluice.stack.registry_access import ROLES
 from sluice.stack.registry_memory import MemoryLog
 from sluice.stack.registry_service import Registry
@@ -22,7 +21,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     secrets = tmp_path_factory.mktemp("secrets")
     for role in ROLES:
         (secrets / role).write_text(f"password-of-{role}\n")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         registry = Registry(MemoryLog())
         found = server(registry, Path(secrets), 10.0)
         thread = threading.Thread(target=found.run, kwargs={"sockets": [listener]})
