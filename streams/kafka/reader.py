@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -61,13 +62,12 @@ class Reader(threading.Thread):
             enable_auto_commit=False,
             enable_auto_offset_store=False,
             auto_offset_reset="error",
-            enable_partition_eof=True,
             partition_assignment_strategy="range",
             session_timeout_ms=tuning.session_timeout_ms,
             heartbeat_interval_ms=tuning.heartbeat_ms,
-            max_partition_fetch_bytes=16 << 20,
-            fetch_max_bytes=64 << 20,
-            queued_max_messages_kbytes=32 << 10,
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_bytes=32 << 20,
+            queued_max_messages_kbytes=8 << 10,
             fetch_wait_max_ms=500,
         )
         self._topics = list(topics)
@@ -260,26 +260,37 @@ class Reader(threading.Thread):
         )
 
     def _take(self, messages: list[Any]) -> None:
-        source, found, expected = None, [], 0
-        for message in messages:
-            if message.error() is not None:
-                self._trouble(message)
-                continue
-            topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if source is None or partition != source.partition or topic != source.topic:
-                source = Source(topic, partition)
-                found = self._held.setdefault(source, [])
-                expected = self._next.get(source, -1)
-            if 0 <= expected <= offset:  # else: of an older assignment, it comes again
-                found.append(message)
-                self._next[source] = expected = offset + 1
+        """Adds to `held`. Calls per message cost: five of them .5 CPU s per million, so one partition has one."""
+        good = [message for message in messages if message.error() is None]
+        if len(good) < len(messages):
+            for message in messages:
+                if message.error() is not None:
+                    self._trouble(message)
+        if len(self._next) == 1 and len(self._group) == 1:
+            self._add(next(iter(self._next)), good)
+        elif len(self._topics) == 1:
+            for partition, run in groupby(good, key=lambda message: message.partition()):
+                self._add(Source(self._topics[0], partition), list(run))
+        else:
+            for source, run in groupby(good, key=lambda message: (message.topic(), message.partition())):
+                self._add(Source(*source), list(run))
         self._full = any(len(held) >= self._tuning.batch_records for held in self._held.values())
+
+    def _add(self, source: Source, run: list[Any]) -> None:
+        """Messages of one partition in log order. What is below the expected position belongs to an older assignment."""
+        expected = self._next.get(source)
+        if expected is None or not run:
+            return
+        if run[0].offset() < expected:
+            run = [message for message in run if message.offset() >= expected]
+            if not run:
+                return
+        self._held.setdefault(source, []).extend(run)
+        self._next[source] = run[-1].offset() + 1
 
     def _trouble(self, message: Any) -> None:
         error = message.error()
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:
-            return
         if code == KafkaError._FATAL:
             log.error("consumer is dead and is built anew", error=error.str())
             self._rejoin()
