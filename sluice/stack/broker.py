@@ -86,6 +86,14 @@ class Broker:
                 text = log.read().decode(errors="replace")
         return explain(text + (self.home.logs / "broker.out").read_text(errors="replace"), self.home)
 
+    def forgot_its_topics(self) -> SluiceError:
+        """Kafka cuts a damaged log where the damage begins, and starts as if nothing had been there."""
+        return FatalError(
+            f"The data folder {self.home.data} is damaged: topics lie there that the broker knows nothing of, "
+            "since its log of topics and rights was cut.",
+            PURGE,
+        )
+
     @property
     def _properties(self) -> str:
         return str(self.home.config / "broker.properties")

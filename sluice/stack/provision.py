@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from schemas.contract import Contract
 
 TIMEOUT_SECONDS = 30
+SCHEMAS_TOPIC = "_schemas"
 CLOCK_SUBJECT = "sluice.clock"
 CLOCK_SCHEMA: dict[str, Any] = {
     "type": "record",
@@ -123,7 +124,17 @@ def open_task(
 
 def open_registry(admin: Connection) -> Opened:
     """The registry's log and its right to it."""
-    return Opened(open_topics([Topic("_schemas")], acls.for_registry(), admin))
+    return Opened(open_topics([Topic(SCHEMAS_TOPIC)], acls.for_registry(SCHEMAS_TOPIC), admin))
+
+
+def topics(admin: Connection) -> set[str]:
+    """Names of all topics that `admin` may see."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return set(_client(admin).list_topics(timeout=TIMEOUT_SECONDS).topics)
+    except KafkaException as problem:
+        raise _translated(problem, admin) from None
 
 
 def open_topics(wanted: Iterable[Topic], rights: Iterable[acls.Right], admin: Connection) -> tuple[str, ...]:
@@ -131,9 +142,8 @@ def open_topics(wanted: Iterable[Topic], rights: Iterable[acls.Right], admin: Co
     new.
     """
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    client = AdminClient({**admin.settings(), "log_level": 3})
+    client = _client(admin)
     try:
         created = _topics(client, list(wanted))
         _grant(client, list(rights))
@@ -178,6 +188,12 @@ def _registered(client: Any, schemas: Mapping[str, dict[str, Any]], admin: Conne
                 "Look at `sluice status`, then run the command again.",
             ) from None
     return ids
+
+
+def _client(admin: Connection) -> AdminClient:
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient({**admin.settings(), "log_level": 3})
 
 
 def _topics(client: AdminClient, wanted: list[Topic]) -> tuple[str, ...]:

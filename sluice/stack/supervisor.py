@@ -23,7 +23,7 @@ from sluice.stack.broker import Broker
 from sluice.stack.home import Home, write_private
 from streams.kafka.clients import Connection
 
-READY_SECONDS = 60
+READY_SECONDS = 90  # 4 to 6 on a free machine
 
 
 class AlreadyRunningError(RetriableError):
@@ -62,6 +62,7 @@ class Stack:
         self.home.create()
         self._lock = take_lock(self.home)
         try:
+            had_topics = any(self.home.data.glob(f"{provision.SCHEMAS_TOPIC}-0*"))
             self.broker.start(progress)
             progress("starting the broker", 0, 2)
             self._start_registry()  # beside the broker, it waits for it: both take seconds to load
@@ -69,6 +70,8 @@ class Stack:
             admin = self.connection("admin")
             if not ready.wait_for(lambda: ready.broker_answers(admin), self.broker.lives, READY_SECONDS):
                 raise self.broker.why_it_ended()
+            if had_topics and provision.SCHEMAS_TOPIC not in provision.topics(admin):
+                raise self.broker.forgot_its_topics()
             provision.open_registry(admin)
             progress("starting the registry", 1, 2)
             if not ready.wait_for(lambda: ready.registry_answers(admin), self._registry_lives, READY_SECONDS):
