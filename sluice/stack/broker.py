@@ -51,7 +51,7 @@ class Broker:
         Raises ConfigurationError, FatalError or RetriableError, each with the remedy.
         """
         self.home.create()
-        _check_disk(self.home.path)
+        check_disk(self.home.path)
         security.ensure_passwords(self.home)
         runtime = java.find()
         class_path = jars.class_path(progress)
@@ -179,11 +179,12 @@ def explain(log: str, home: Home) -> SluiceError:
     )
 
 
-def _check_disk(folder: Path) -> None:
+def check_disk(folder: Path, least_bytes: int = LEAST_FREE_BYTES) -> None:
+    """Raises RetriableError where the disk of `folder` has less than `least_bytes` left."""
     free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE_BYTES:
+    if free < least_bytes:
         raise RetriableError(
-            f"The disk of {folder} has only {free >> 20} MB left; the broker needs {LEAST_FREE_BYTES >> 20}.",
+            f"The disk of {folder} has only {free >> 20} MB left; the broker needs {least_bytes >> 20}.",
             "Free some room, or set SLUICE_HOME to another disk.",
         )
 
