@@ -75,9 +75,8 @@ def test_the_real_task_agrees_and_exports_quickly() -> None:
     task: TaskSpec = spec.load(Path(spec.__file__).parent / "tasks" / "traffic.yaml")
     learner, rng = Learner(task, PUBLIC, 2), np.random.default_rng(0)
     slots = np.arange(4_850_000, 4_850_900)
-    values: Floats = np.round(
-        np.clip(90 + 70 * np.sin(2 * np.pi * slots / 288) + rng.normal(0, 9, 900), 0, 256)
-    )
+    wave = 90 + 70 * np.sin(2 * np.pi * slots / 288) + rng.normal(0, 9, 900)
+    values = np.clip(wave, 0, 256).round().astype(np.float64)
     learner.step(["d-401190"] * 900, slots, values)
     assert_equal(learner)
     start = process_time()
