@@ -66,8 +66,9 @@ class Lag:
     follows.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._connection = connection
+        self._timeout = timeout_seconds
         self._refused = False
         settings: dict[str, Any] = {**connection.settings(), "log_level": 0, "error_cb": self._error}
         self._admin = AdminClient(settings)
@@ -89,13 +90,13 @@ class Lag:
             raise self._explained(problem.args[0]) from None
 
     def _names(self) -> list[str]:
-        found = self._admin.list_consumer_groups(request_timeout=TIMEOUT_SECONDS).result()
+        found = self._admin.list_consumer_groups(request_timeout=self._timeout).result()
         if found.errors and not found.valid:
-            raise found.errors[0]
+            raise KafkaException(found.errors[0])
         return sorted(listing.group_id for listing in found.valid)
 
     def _describe(self, names: list[str]) -> dict[str, Any]:
-        futures = self._admin.describe_consumer_groups(names, request_timeout=TIMEOUT_SECONDS)
+        futures = self._admin.describe_consumer_groups(names, request_timeout=self._timeout)
         found = {name: future.result() for name, future in futures.items()}
         for name, group in found.items():
             if group.state == ConsumerGroupState.DEAD:
@@ -108,7 +109,7 @@ class Lag:
     def _committed(self, name: str, described: Any) -> dict[Where, int | None]:
         """Where the group stands; None where a member reads a partition that it has not committed to yet."""
         future = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(name)], request_timeout=TIMEOUT_SECONDS
+            [ConsumerGroupTopicPartitions(name)], request_timeout=self._timeout
         )[name]
         found: dict[Where, int | None] = {
             (tp.topic, tp.partition): None
@@ -144,7 +145,7 @@ class Lag:
         futures = self._admin.list_offsets(
             {TopicPartition(*where): spec for where, spec in asked.items()},
             isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=TIMEOUT_SECONDS,
+            request_timeout=self._timeout,
         )
         found = {}
         for tp, future in futures.items():
