@@ -274,7 +274,6 @@ def test_journal_covers_only_what_pages_hold() -> None:
     assert journal.floor > 4000
 
 
-@pytest.mark.slow
 def test_one_unit_is_as_fast_as_many() -> None:
     n = 12_096
     seconds = []
@@ -287,4 +286,4 @@ def test_one_unit_is_as_fast_as_many() -> None:
             verdict, _ = ledger.decide(EPOCH, own, units, np.arange(n), None, 1)
         seconds.append((time.process_time() - began) / 20)
         assert (verdict.codes == ADMITTED).all()
-    assert max(seconds) < 0.03
+    assert max(seconds) < 0.1  # about 3 ms; a loop over events takes 0.3 s or more

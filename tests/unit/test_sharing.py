@@ -109,6 +109,22 @@ def test_replaced_values_are_the_declared_ones() -> None:
     assert found["mood"] == [2, 2, 1, 0, 0, 2, 2]
 
 
+def test_wide_and_coarse_numbers() -> None:
+    """Wide outputs leave the declared range by the margin and no further, so averages stay right."""
+    rules = contract_rules("per_unit: 20, default: 3", "per_unit: 20, output: wide, wide_by: 80")
+    wide = contract(rules=rules.replace("seen: {time: 1h}", "seen: drop"))
+    rows = [walk(f"p{i}", steps=0) for i in range(4000)]
+    steps = np.array(share(raw(wide, rows), Plan.of(wide), chain(), Ledger()).shared.column("steps"))
+    assert (steps.min(), steps.max()) == (-80, 100)
+    assert abs(float(steps.mean())) < 1.5
+    coarse = contract(rules=contract_rules("count: {min: 0, max: 20, per_unit: 20, default: 3}", COARSE))
+    shared = share(raw(coarse, rows), Plan.of(coarse), chain(), Ledger()).shared.column("steps")
+    assert set(shared.to_pylist()) == {-8.0, -3.0, 2.0, 7.0}  # cells of five whole numbers, their means
+
+
+COARSE = "number: {min: -10, max: 5, step: 5}"
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
