@@ -27,6 +27,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from confluent_kafka import KafkaError
 from pydantic import SecretStr
 
 from schemas.errors import ConfigurationError, RetriableError, SluiceError
@@ -110,7 +111,15 @@ class Server(uvicorn.Server):
 
 
 def _serve(options: argparse.Namespace, connection: Connection, listener: socket.socket) -> int:
-    registry = Registry(Log(connection, lambda error: log.warning("broker", error=error.name())))
+    said: list[str] = [""]
+
+    def trouble(error: KafkaError) -> None:
+        """Once per kind in a row: a broker that is away is said twice a second."""
+        if error.name() != said[0]:
+            said[0] = error.name()
+            log.warning("broker", error=error.name())
+
+    registry = Registry(Log(connection, trouble))
     tls = {"ssl_certfile": options.tls_cert, "ssl_keyfile": options.tls_key}
     found = server(registry, options.home / "secrets", options.wait, **tls)
     with contextlib.suppress(KeyboardInterrupt):
