@@ -1,7 +1,7 @@
 """The trainer's record: the one truth about a task, in `models.<task>.record.v1` (compacted).
 
 A record is a few named parts (bytes): the learner's arrays, the champion's graph, the line of releases. Each
-part is cut into shards of 64 KiB, one key a shard, and a head names the parts that belong together. Every
+part is cut into shards of 16 KiB, one key a shard, and a head names the parts that belong together. Every
 transaction of the trainer writes the head and the shards that changed, beside the forecasts, the releases and
 the group's offsets; so whatever a reader of committed data finds, it is the state after exactly the offsets
 that are committed.
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from schemas.errors import FatalError
 
-SHARD_BYTES = 64 << 10
+SHARD_BYTES = 16 << 10
 HEAD = b"head"
 FORMAT = 1
 

@@ -125,17 +125,26 @@ def train(
             restore=worker.restore,
             tuning=tuning,
         ) as pipe:
-            for batch in _batches(pipe, stopping, until_caught_up, pace_seconds, connection):
+            pace = _Pace(tuning.batch_records, pace_seconds)
+            for batch in _batches(pipe, stopping, until_caught_up, pace, connection):
                 before = time.monotonic()
                 try:
                     work, now = worker.process(batch)
-                except Exception as problem:
-                    pipe.fail(batch[0], problem)
+                except _RecordsError as problem:
+                    pipe.fail(problem.records, problem.cause)
                     continue
                 if pipe.commit(work).result():
                     worker.progress = replace(now, busy_seconds=now.busy_seconds + time.monotonic() - before)
                     progress(worker.progress)
         return worker.progress
+
+
+class _RecordsError(Exception):
+    """These records made the trainer fail."""
+
+    def __init__(self, records: Records, cause: Exception) -> None:
+        super().__init__(type(cause).__name__)
+        self.records, self.cause = records, cause
 
 
 class _Worker:
@@ -163,8 +172,11 @@ class _Worker:
         taken: list[Taken] = []
         unread = 0
         for records in batch:
-            events, poison = self._topics[records.topic].events(records)
-            taken.append(self._trainer.take(events))
+            try:
+                events, poison = self._topics[records.topic].events(records)
+                taken.append(self._trainer.take(events))
+            except Exception as problem:
+                raise _RecordsError(records, problem) from problem
             unread += poison
         parts = self._trainer.parts()
         changes = self._recorder.changes(parts)
@@ -239,20 +251,26 @@ class _Worker:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """At most one transaction in so many seconds, unless so many records wait."""
+
+    records: int
+    seconds: float
+
+
 def _batches(
     pipe: TransactionalPipe,
     stopping: threading.Event,
     until_caught_up: bool,
-    pace_seconds: float,
+    pace: _Pace,
     connection: Connection,
 ) -> Iterator[list[Records]]:
-    """Records of one epoch, collected for `pace_seconds` after the last batch began, or until they are
-    enough.
-    """
+    """Records of one epoch, collected until the pace allows the next transaction or they are enough."""
     held: list[Records] = []
     began, idle_since = 0.0, time.monotonic()
     while not stopping.is_set():
-        wait = max(0.0, began + pace_seconds - time.monotonic()) if held else 0.2
+        wait = max(0.0, began + pace.seconds - time.monotonic()) if held else 0.2
         records = pipe.next(wait)
         if records is None and not held:
             idle = time.monotonic() - idle_since
@@ -263,8 +281,8 @@ def _batches(
             held = []  # an older epoch: it comes again
         if records is not None:
             held.append(records)
-        full = sum(map(len, held)) >= TUNING.batch_records
-        if held and (full or time.monotonic() >= began + pace_seconds):
+        full = sum(map(len, held)) >= pace.records
+        if held and (full or time.monotonic() >= began + pace.seconds):
             began = time.monotonic()
             yield held
             held, idle_since = [], time.monotonic()

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,9 @@ def train(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line: each release, each refusal, the end.")
     ] = False,
+    batch_records: Annotated[
+        int | None, typer.Option(min=1, hidden=True, help="Records of one transaction, at most.")
+    ] = None,
     plant_worse: Annotated[
         int, typer.Option(min=0, hidden=True, help="Damage this candidate, to see the gate refuse it.")
     ] = 0,
@@ -41,6 +45,7 @@ def train(
     """
     from sluice import settings
     from trainers.release import damaged
+    from trainers.train import TUNING
     from trainers.train import train as run
 
     spec, here, console = find_task(task), settings.load(), Console(stderr=True, highlight=False)
@@ -54,6 +59,7 @@ def train(
             stopping=stopping,
             until_caught_up=until_caught_up,
             progress=progress,
+            tuning=replace(TUNING, batch_records=batch_records or TUNING.batch_records),
             tamper=(lambda number, graph: damaged(graph) if number == plant_worse else graph),
         )
     if as_json:

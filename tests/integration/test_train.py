@@ -116,7 +116,7 @@ def test_a_killed_trainer_ends_where_an_undisturbed_one_does(stack: RunningStack
 
     kills = 0
     for wait in (0.0, 0.05, 0.15, 0.3, 0.5):
-        process = trainer_process(stack, spec.task)
+        process = trainer_process(stack, spec.task, "--batch-records", "24")
         deadline = time.monotonic() + 60
         before = group_offset(stack.admin, f"train.{spec.task}", shared.topic)
         while group_offset(stack.admin, f"train.{spec.task}", shared.topic) == before:

@@ -59,7 +59,7 @@ task: {name}
 contracts: [{contract}]
 target: vehicles
 step: 5min
-release_every: 12h
+release_every: {every}
 """
 
 
@@ -119,10 +119,9 @@ def share(
     assert producer.flush(30) == 0
 
 
-def open_training(stack: RunningStack, name: str, contract: str, **more: str) -> TaskSpec:
-    text = TASK.format(name=name, contract=contract) + "".join(
-        f"{key}: {value}\n" for key, value in more.items()
-    )
+def open_training(stack: RunningStack, name: str, contract: str, every: str = "12h") -> TaskSpec:
+    """Open a task on the contract; its file lies in the home."""
+    text = TASK.format(name=name, contract=contract, every=every)
     spec = parse_task(text)
     open_task(spec.task, [f"{contract}.shared.v1"], stack.admin, schemas(spec))
     file = stack.home / f"{name}.yaml"

@@ -44,7 +44,7 @@ def test_an_empty_topic_is_an_empty_record() -> None:
 
 def test_a_lost_shard_is_said() -> None:
     topic = Recorder().changes({"learner": bytes(2 * SHARD_BYTES)})
-    with pytest.raises(RecordError, match="'learner' has 65536 of 131072"):
+    with pytest.raises(RecordError, match="'learner' has 16384 of 32768"):
         Recorder().restore(topic[1:])
     swapped = [(topic[0][0], b"x" * SHARD_BYTES), *topic[1:]]
     with pytest.raises(RecordError, match="damaged"):
