@@ -21,6 +21,7 @@ import logging.handlers
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from sluice.stack.registry_replies import Refused
 from sluice.stack.registry_service import Registry
 from streams.kafka.clients import Connection
 
+QUIET_SECONDS = 60.0
 log = structlog.get_logger("registry")
 
 
@@ -111,12 +113,13 @@ class Server(uvicorn.Server):
 
 
 def _serve(options: argparse.Namespace, connection: Connection, listener: socket.socket) -> int:
-    said: list[str] = [""]
+    said: dict[str, float] = {}
 
     def trouble(error: KafkaError) -> None:
-        """Once per kind in a row: a broker that is away is said twice a second."""
-        if error.name() != said[0]:
-            said[0] = error.name()
+        """Each kind once a minute: of a broker that is away one hears four times a second."""
+        now = time.monotonic()
+        if now - said.get(error.name(), -QUIET_SECONDS) >= QUIET_SECONDS:
+            said[error.name()] = now
             log.warning("broker", error=error.name())
 
     registry = Registry(Log(connection, trouble))
