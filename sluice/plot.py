@@ -49,7 +49,7 @@ def draw(points: Sequence[Point], file: Path, *, title: str, unit: str, level: f
     lower.axhline(0, color="black", lw=0.6)
     lower.plot(at, [point.forecast - point.truth for point in points], color="#d94801", lw=0.8)
     lower.set_ylabel("forecast - truth")
-    locator = dates.AutoDateLocator(tz=points[0].at.tzinfo)
+    locator = dates.AutoDateLocator(tz=points[0].at.tzinfo)  # type: ignore[no-untyped-call]
     lower.xaxis.set_major_locator(locator)
     lower.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=points[0].at.tzinfo))  # type: ignore[no-untyped-call]
     for axes in (upper, lower):

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     ca_file: str | None = Field(None, description="certificate authority of the broker, for SASL_SSL")
     username: str | None = Field(None, description="principal; default is the command's own role")
     password: SecretStr | None = Field(None, description="password of the principal")
-    password_file: Path | None = Field(None, description="file that holds it; default $SLUICE_HOME/secrets/<principal>")
+    password_file: Path | None = Field(
+        None, description="file that holds it; default $SLUICE_HOME/secrets/<principal>"
+    )
 
     @classmethod
     def settings_customise_sources(
