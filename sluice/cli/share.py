@@ -21,12 +21,16 @@ def share(
         int | None,
         typer.Option(min=0, max=63, help="Which worker of this machine; default the first free one."),
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=200_000, help="At most so many records a transaction.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Log as JSON lines, the counts at the end too.")
     ] = False,
 ) -> None:
     """Run the share agent: raw in, privatized out. SIGTERM or Ctrl-C commits what is in hand and stops."""
     import time
+    from dataclasses import replace
 
     from schemas.contract import load
     from sluice import settings
@@ -43,8 +47,10 @@ def share(
     ):
         from streams.agents.app import run
         from streams.agents.share import ShareAgent
+        from streams.kafka.transaction import DEFAULTS
 
-        agent = ShareAgent(found, connection, here.home, held.identity, int(time.time() * 1000))
+        tuning = DEFAULTS if batch is None else replace(DEFAULTS, batch_records=batch)
+        agent = ShareAgent(found, connection, here.home, held.identity, int(time.time() * 1000), tuning)
         run(agent.app, lambda: _watch(agent, found.contract))
     if as_json:
         typer.echo(json.dumps({"contract": found.contract, **agent.counts.plain()}))
