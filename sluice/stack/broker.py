@@ -35,6 +35,8 @@ class Broker:
         self.child: children.Child | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.cluster_id = ""
+        self._runtime: java.Java
+        self._class_path: list[Path] = []
         self._log_start = 0
 
     @property
@@ -46,19 +48,27 @@ class Broker:
         return self.home.logs / "broker.log"
 
     def start(self, progress: jars.Progress = jars.silent) -> None:
-        """Fetch what is missing, format an empty data folder, start the process.
+        """`prepare` and `launch`."""
+        self.prepare(progress)
+        self.launch()
+
+    def prepare(self, progress: jars.Progress = jars.silent) -> None:
+        """Fetch what is missing, make the passwords, choose the ports: the address is known after this.
 
         Raises ConfigurationError, FatalError or RetriableError, each with the remedy.
         """
         self.home.create()
         check_disk(self.home.path)
         security.ensure_passwords(self.home)
-        runtime = java.find()
-        class_path = jars.class_path(progress)
+        self._runtime = java.find()
+        self._class_path = jars.class_path(progress)
         self._configure()
-        self._format(runtime, class_path)
+
+    def launch(self) -> None:
+        """Format an empty data folder and start the process, as prepared. Raises as `prepare`."""
+        self._format()
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        command = self._java(runtime, class_path, "kafka.Kafka", self._properties)
+        command = self._java("kafka.Kafka", self._properties)
         self.child = children.leashed("broker", command, self.home.logs / "broker.out")
         self.process = self.child.spawn()
 
@@ -111,7 +121,7 @@ class Broker:
         log4j = broker_settings.LOG4J.format(folder=self.home.logs)
         write_private(self.home.config / "log4j2.properties", log4j)
 
-    def _format(self, runtime: java.Java, class_path: list[Path]) -> None:
+    def _format(self) -> None:
         """Give an empty data folder its cluster id and first credentials, or take the id of a full one."""
         meta = self.home.data / "meta.properties"
         if meta.exists():
@@ -128,7 +138,7 @@ class Broker:
         options = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
         try:
             run = subprocess.run(  # its output holds salted passwords: never kept
-                self._java(runtime, class_path, "kafka.tools.StorageTool", *options),
+                self._java("kafka.tools.StorageTool", *options),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -146,10 +156,11 @@ class Broker:
             )
         self.cluster_id = cluster_id
 
-    def _java(self, runtime: java.Java, class_path: list[Path], main: str, *arguments: str) -> list[str]:
-        options = broker_settings.java_options(runtime.version, str(self.home.config), str(self.home.logs))
-        joined = ":".join(map(str, class_path))
-        return [str(runtime.executable), *options, "-cp", joined, main, *arguments]
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        version, home = self._runtime.version, self.home
+        options = broker_settings.java_options(version, str(home.config), str(home.logs))
+        class_path = ":".join(map(str, self._class_path))
+        return [str(self._runtime.executable), *options, "-cp", class_path, main, *arguments]
 
 
 def explain(log: str, home: Home) -> SluiceError:

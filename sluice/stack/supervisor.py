@@ -63,9 +63,10 @@ class Stack:
         self._lock = take_lock(self.home)
         try:
             had_topics = any(self.home.data.glob(f"{provision.SCHEMAS_TOPIC}-0*"))
-            self.broker.start(progress)
+            self.broker.prepare(progress)
             progress("starting the broker", 0, 2)
-            self._start_registry()  # beside the broker, it waits for it: both take seconds to load
+            self._start_registry()  # beside the broker, for which it waits: both take seconds to load
+            self.broker.launch()
             self._write_stack()
             admin = self.connection("admin")
             if not ready.wait_for(lambda: ready.broker_answers(admin), self.broker.lives, READY_SECONDS):
