@@ -113,6 +113,9 @@ class Lines:
         if self._buffer or self._skipping:
             raw, self._buffer = self._buffer, b""
             lines.append(self._line(raw, self._read_to))
+            said = f"{self.path.name} ends without a line feed: its last line was taken as a whole row."
+            if said not in self.notices:
+                self.notices.append(said)
 
     # -- following --
 

@@ -52,6 +52,7 @@ def publish(
     found = load(contract)
     check(found, source_spec(found, source, follow))
     here = settings.load()
+    connection = here.connection("producer")
     console = Console(stderr=True, highlight=False)
     _log_to(console)
     with _slot(here, found, source), _stopped_by_signals() as stop:
@@ -60,7 +61,7 @@ def publish(
         with _progress(console) as shown:
             report = run(
                 found,
-                here.connection("producer"),
+                connection,
                 source=source,
                 rate=rate,
                 speed=speed,

@@ -362,6 +362,9 @@ def test_errors_say_what_to_do(stack: RunningStack, made: Made, tmp_path: Path) 
     made.source.write_text("sensor,time,n\n")
     with pytest.raises(ConfigurationError, match=r"no column 'at'.*'time'"):
         publish(made.contract, producer)
+    made.source.write_text("sensor,at,n\n" + "s1,04.01.2016,3\n" * 30)
+    with pytest.raises(ConfigurationError, match=r"None of the first 30 rows .*time-unreadable, field 'at'"):
+        publish(made.contract, producer)
     write_rows(made.source, 5)
     with pytest.raises(ConfigurationError, match="exclude each other"):
         publish(made.contract, producer, follow=True, speed=2)

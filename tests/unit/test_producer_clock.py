@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers import ahead as ahead_module
 from producers.ahead import Ahead
 from producers.clock import LAST_STEP_MS, LOOK_AHEAD, LiveClock, ReplayClock, grid_ms
 from producers.pace import CATCH_UP_SECONDS, Pace
-from producers.parse import Event, Parser, wanted
+from producers.parse import Event, Parser
 from producers.sources import Row
 from producers.units import murmur2, partition, unit_bytes
 from schemas.contract import load
-from tests.unit.test_producer_parse import GOOD, Fake, contract
+from tests.unit.test_producer_parse import ALL, GOOD, Fake, contract
 from tests.unit.test_producer_parse import row as made_row
 
 GRID = 300_000
@@ -161,23 +162,49 @@ def test_spellings_of_one_unit_are_one() -> None:
     assert unit_bytes(["a", "bc"], words) != unit_bytes(["ab", "c"], words)
 
 
-def test_ahead_has_the_followers_in_hand() -> None:
-    made = contract()
+class Rows(Fake):
+    """A source of good and broken rows: `what` has a letter for each, g or b."""
 
-    class Source(Fake):
-        left = 60
+    def __init__(self, what: str, at_once: int) -> None:
+        super().__init__("csv", *ALL, wanted=ALL)
+        self.what, self.at_once, self.most = what, at_once, 0
 
-        def read(self, limit: int) -> list[Row]:
-            take = min(4, self.left)
-            self.left -= take
-            return [made_row(*GOOD), made_row("", *GOOD[1:])][:take]
+    def read(self, limit: int) -> list[Row]:
+        taken, self.what = self.what[: self.at_once], self.what[self.at_once :]
+        return [made_row(*GOOD) if letter == "g" else made_row("", *GOOD[1:]) for letter in taken]
 
-    source = Source("csv", "sensor", "When", "who", "n", "x", "ok", "seen", wanted=wanted(made))
-    ahead = Ahead(source, Parser(made, source))  # type: ignore[arg-type]
-    events = 0
+
+@pytest.mark.parametrize("at_once", [1, 4, 1000])
+def test_ahead_has_the_followers_in_hand(at_once: int) -> None:
+    source = Rows("gbgggb" * 10, at_once)
+    ahead = Ahead(source, Parser(contract(), source))  # type: ignore[arg-type]
+    followers = []
     while (item := ahead.head()) is not None:
         if isinstance(item, Event):
-            assert len(ahead.following()) == LOOK_AHEAD or source.left == 0
-            events += 1
+            followers.append(len(ahead.following()))
         ahead.drop()
-    assert events > LOOK_AHEAD
+    assert followers == [min(LOOK_AHEAD, 39 - at) for at in range(40)]
+
+
+@pytest.mark.parametrize("at_once", [100, 999])
+def test_a_stretch_of_broken_rows_is_not_kept_in_memory(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead_module, "WINDOW", 2_000)
+    source = Rows("b" * 10_000 + "ggg" + "b" * 10_000 + "g", at_once)
+    ahead = Ahead(source, Parser(contract(), source))  # type: ignore[arg-type]
+    most, followers = 0, []
+    while (item := ahead.head()) is not None:
+        most = max(most, len(ahead._items))
+        if isinstance(item, Event):
+            followers.append(len(ahead.following()))
+        ahead.drop()
+    assert most <= 4_000
+    assert followers == [2, 1, 0, 0]
+
+
+def test_following_never_waits_for_more_than_one() -> None:
+    source = Rows("gg", 1)
+    ahead = Ahead(source, Parser(contract(), source), depth=0)  # type: ignore[arg-type]
+    assert isinstance(ahead.head(), Event)
+    assert source.what == "g"

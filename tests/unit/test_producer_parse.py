@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from producers.parse import Broken, Event, Parser, wanted
 from producers.sources import Row
@@ -265,3 +268,43 @@ def test_times_that_are_none(time: Time, cell: object, reason: str) -> None:
         reader(time)(cell)
     assert caught.value.reason == reason
     assert str(cell) not in str(caught.value)
+
+
+@given(
+    moment=st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)),
+    pattern=st.sampled_from(
+        ["%d/%m/%Y %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y%m%d%H%M%S", "%m.%d.%Y", "%H:%M %d %m %Y"]
+    ),
+    drop=st.booleans(),
+    zone=st.sampled_from(["America/Los_Angeles", "Europe/Berlin", "Australia/Lord_Howe", "UTC"]),
+)
+def test_numbers_are_read_as_strptime_and_the_zone_database_read_them(
+    moment: datetime, pattern: str, drop: bool, zone: str
+) -> None:
+    text = moment.strftime(pattern)
+    if drop:
+        text = text.replace("/0", "/").replace(" 0", " ")
+    local = datetime.strptime(text, pattern).replace(tzinfo=ZoneInfo(zone))
+    expected = (local.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+    exists = local.astimezone(UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None) == local.replace(
+        tzinfo=None
+    )
+    read = reader(Time(field="t", format=pattern, zone=zone))
+    if exists:
+        assert read(text) == expected
+    else:
+        with pytest.raises(TimeProblemError, match="skipped"):
+            read(text)
+
+
+@given(st.text("0123456789/: -", max_size=18))
+def test_what_strptime_refuses_is_refused(text: str) -> None:
+    pattern = "%d/%m/%Y %H:%M"
+    read = reader(Time(field="t", format=pattern, zone="UTC"))
+    try:
+        expected = datetime.strptime(text.strip(), pattern)
+    except ValueError:
+        with pytest.raises(TimeProblemError):
+            read(text)
+    else:
+        assert read(text) == (expected - datetime(1970, 1, 1)) // timedelta(milliseconds=1)

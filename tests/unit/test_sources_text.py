@@ -226,6 +226,7 @@ def test_csv_structure(tmp_path: Path) -> None:
     ]
     assert next(row.raw for row in rows if row.cells is None) == b"short,3"
     assert source.position(rows[-1]).offset == path.stat().st_size
+    assert source.notices == ["f.csv ends without a line feed: its last line was taken as a whole row."]
     source.close()
 
 
