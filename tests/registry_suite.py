@@ -46,7 +46,7 @@ class Door:
 
     def ask_as(self, method: str, path: str, login: str | None, body: object = None) -> tuple[int, Any]:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, method=method, data=data)  # type: ignore[arg-type]
+        request = urllib.request.Request(self.url + path, method=method, data=data)
         request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
         if login is not None:
             request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
