@@ -8,9 +8,8 @@ from typing import Any
 from schemas.codec import Decoder, Encoder
 from schemas.contract import Contract
 from schemas.errors import ConfigurationError, RetriableError, WallError
+from schemas.records import CLOCK_SUBJECT
 from streams.kafka.clients import Connection, registry
-
-CLOCK_SUBJECT = "sluice.clock"
 
 
 def codecs(contract: Contract, connection: Connection) -> tuple[Decoder, Encoder]:
@@ -25,20 +24,19 @@ def codecs(contract: Contract, connection: Connection) -> tuple[Decoder, Encoder
         )
     from confluent_kafka.schema_registry import Schema, SchemaRegistryError
 
-    client = registry(connection)
-    subject = ""
+    subject = f"{contract.topics.raw}-value"
     try:
-        subject = f"{contract.topics.raw}-value"
-        current = _id(client.lookup_schema(subject, Schema(json.dumps(contract.raw_schema), "AVRO")))
-        schemas: dict[int, Any] = {}
-        for version in client.get_versions(subject):
-            found = client.get_version(subject, version)
-            schemas[_id(found)] = json.loads(str(found.schema and found.schema.schema_str))
-        schemas[current] = contract.raw_schema
-        subject = CLOCK_SUBJECT
-        clock = _id(client.get_latest_version(subject))
-        subject = f"{contract.topics.shared}-value"
-        shared = _id(client.lookup_schema(subject, Schema(json.dumps(contract.shared_schema), "AVRO")))
+        with registry(connection) as client:
+            current = _id(client.lookup_schema(subject, Schema(json.dumps(contract.raw_schema), "AVRO")))
+            schemas: dict[int, Any] = {}
+            for version in client.get_versions(subject):
+                found = client.get_version(subject, version)
+                schemas[_id(found)] = json.loads(str(found.schema and found.schema.schema_str))
+            schemas[current] = contract.raw_schema
+            subject = CLOCK_SUBJECT
+            clock = _id(client.get_latest_version(subject))
+            subject = f"{contract.topics.shared}-value"
+            shared = _id(client.lookup_schema(subject, Schema(json.dumps(contract.shared_schema), "AVRO")))
     except SchemaRegistryError as problem:
         if problem.http_status_code in (401, 403):
             raise WallError(
