@@ -48,6 +48,7 @@ def publish(
     from producers.publish import publish as run
     from schemas.contract import load
     from sluice import settings
+    from sluice.stack.runs import running
 
     found = load(contract)
     check(found, source_spec(found, source, follow))
@@ -55,7 +56,11 @@ def publish(
     connection = here.connection("producer")
     console = Console(stderr=True, highlight=False)
     _log_to(console)
-    with _slot(here, found, source), _stopped_by_signals() as stop:
+    with (
+        _slot(here, found, source),
+        running(here.home, "publish", found.contract),
+        _stopped_by_signals() as stop,
+    ):
         if opening:
             _open(here, found)
         with _progress(console) as shown:

@@ -42,7 +42,13 @@ def subscribe(
 
     A release that does not hold is refused, with the reason, and the model before stays in use.
     """
-    with _follow(task, public_key, timeout, name, _told) as subscription:
+    from sluice import settings
+    from sluice.stack.runs import running
+
+    with (
+        running(settings.load().home, "subscribe", task),
+        _follow(task, public_key, timeout, name, _told) as subscription,
+    ):
         subscription.wait(0, timeout)
         _tell_signer(subscription)
         version = 0

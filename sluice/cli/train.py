@@ -44,6 +44,7 @@ def train(
     It goes on where it stopped, also after a crash: nothing is learned twice, nothing is published twice.
     """
     from sluice import settings
+    from sluice.stack.runs import running
     from trainers.release import damaged
     from trainers.train import TUNING
     from trainers.train import train as run
@@ -51,7 +52,11 @@ def train(
     spec, here, console = find_task(task), settings.load(), Console(stderr=True, highlight=False)
     if opening:
         _open(here, spec)
-    with _stopped_by_signals() as stopping, _shown(console, spec, as_json) as progress:
+    with (
+        running(here.home, "train", spec.task),
+        _stopped_by_signals() as stopping,
+        _shown(console, spec, as_json) as progress,
+    ):
         end = run(
             spec,
             here.connection("trainer"),

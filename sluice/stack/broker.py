@@ -112,10 +112,7 @@ class Broker:
         self.port = ports.claim(self.port, "--port")
         internal, controller = ports.free(2)
         listeners = {"CLIENT": self.port, "INTERNAL": internal, "CONTROLLER": controller}
-        own = {
-            "controller.quorum.voters": f"1@{ports.HOST}:{controller}",
-            "log.dirs": str(self.home.data),
-        }
+        own = broker_settings.own(str(self.home.data), controller)
         text = broker_settings.properties(broker_settings.NODE, own, security.settings(self.home, listeners))
         write_private(Path(self._properties), text)
         log4j = broker_settings.LOG4J.format(folder=self.home.logs)
@@ -132,7 +129,7 @@ class Broker:
                 f"{self.home.data} holds data, but its meta.properties is gone: this cannot be resumed.",
                 PURGE,
             )
-        cluster_id = _new_cluster_id()
+        cluster_id = new_cluster_id()
         arguments = self.home.config / "format.arguments"
         write_private(arguments, "\n".join(security.scram_arguments(self.home)))
         options = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
@@ -200,7 +197,7 @@ def check_disk(folder: Path, least_bytes: int = LEAST_FREE_BYTES) -> None:
         )
 
 
-def _new_cluster_id() -> str:
+def new_cluster_id() -> str:
     """A random UUID as Kafka writes one: 22 characters of URL-safe base64, the first never a dash."""
     while True:
         random = uuid.UUID(bytes=secrets.token_bytes(16), version=4)

@@ -49,6 +49,11 @@ rootLogger.appenderRef.file.ref = file
 """
 
 
+def own(data: str, controller_port: int) -> dict[str, str]:
+    """What differs from node to node: its data folder, and where its controller listens."""
+    return {"controller.quorum.voters": f"1@127.0.0.1:{controller_port}", "log.dirs": data}
+
+
 def properties(*parts: dict[str, str]) -> str:
     """The parts as the text of a properties file; later ones win."""
     merged: dict[str, str] = {}

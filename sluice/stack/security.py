@@ -22,6 +22,7 @@ from sluice.stack.home import Home, write_private
 SUPER_USERS = ("admin", "broker")
 ROLES = (*SUPER_USERS, "registry", "producer", "share", "trainer", "subscriber", "ops")
 MECHANISM = "SCRAM-SHA-512"
+LOOPBACK = "127.0.0.1"
 LISTENERS = ("CLIENT", "INTERNAL", "CONTROLLER")
 ITERATIONS = 4096  # the least that Kafka takes; passwords are 192 random bits, so that more would buy nothing
 
@@ -68,8 +69,14 @@ def scram_arguments(home: Home) -> list[str]:
     return arguments
 
 
-def settings(home: Home, ports: dict[str, int], host: str = "127.0.0.1") -> dict[str, str]:
-    """The broker's settings that make the wall. `ports` names one port per listener of LISTENERS."""
+def settings(
+    home: Home, ports: dict[str, int], bind: str = LOOPBACK, advertised: str = LOOPBACK
+) -> dict[str, str]:
+    """The broker's settings that make the wall. `ports` names one port per listener of LISTENERS.
+
+    Clients reach the node at `advertised`; `bind` is the address it listens on for them. The two internal
+    listeners stay on the loopback: nobody but the node itself uses them.
+    """
     own = password(home, "broker").get_secret_value()
     module = "org.apache.kafka.common.security.scram.ScramLoginModule required"
     jaas = {
@@ -78,8 +85,8 @@ def settings(home: Home, ports: dict[str, int], host: str = "127.0.0.1") -> dict
         "CONTROLLER": f'{module} username="broker" password="{own}";',
     }
     found = {
-        "listeners": ",".join(f"{name}://{host}:{ports[name]}" for name in LISTENERS),
-        "advertised.listeners": ",".join(f"{name}://{host}:{ports[name]}" for name in LISTENERS),
+        "listeners": _addresses(ports, bind),
+        "advertised.listeners": _addresses(ports, advertised),
         "listener.security.protocol.map": ",".join(f"{name}:SASL_PLAINTEXT" for name in LISTENERS),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "INTERNAL",
@@ -94,6 +101,11 @@ def settings(home: Home, ports: dict[str, int], host: str = "127.0.0.1") -> dict
         found[f"listener.name.{name.lower()}.scram-sha-512.sasl.jaas.config"] = entry
         found[f"listener.name.{name.lower()}.sasl.enabled.mechanisms"] = MECHANISM
     return found
+
+
+def _addresses(ports: dict[str, int], client_host: str) -> str:
+    hosts = {"CLIENT": client_host}
+    return ",".join(f"{name}://{hosts.get(name, LOOPBACK)}:{ports[name]}" for name in LISTENERS)
 
 
 def check_private(home: Home) -> list[Path]:
