@@ -63,9 +63,10 @@ class Parser:
 
     def __init__(self, contract: Contract, source: Source) -> None:
         event, unit = contract.event, contract.privacy.unit
-        self._key, self._time, self._unit = event.key, event.time.field, unit
+        self._key, self._time = event.key, event.time.field
         self._normalise = contract.privacy.normalise
         self._sure = {event.key, event.time.field, *unit}
+        self._unit = unit or (event.key,)
         self._plan: list[tuple[str, int, Callable[[object], object], object]] = []
         read_time = times.reader(event.time)
         for name, field in event.fields.items():
@@ -105,9 +106,7 @@ class Parser:
                 return Broken(row, self._word(name) + "-missing", name)
             record[name] = value
         key = str(record[self._key]).encode()
-        hashed = key
-        if self._unit:
-            hashed = unit_bytes([str(record[name]) for name in self._unit], self._normalise)
+        hashed = unit_bytes([str(record[name]) for name in self._unit], self._normalise)
         return Event(row, key, hashed, record[self._time], record, unreadable)  # type: ignore[arg-type]
 
     def _word(self, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 _WORDS: dict[str, Callable[[str], str]] = {
     "nfc": lambda text: unicodedata.normalize("NFC", text),
@@ -14,17 +15,19 @@ _WORDS: dict[str, Callable[[str], str]] = {
 
 
 def unit_bytes(values: Sequence[str], normalise: Sequence[str]) -> bytes:
-    """The unit's fields, each normalised as the contract declares and with its length before it.
+    """What is hashed: one field as it is once normalised, several each with its length before it.
 
-    Two spellings of one unit must not come to two partitions: each would have its own ledger row.
+    Two spellings of one unit must not come to two partitions: each would have its own ledger row. A key in
+    normal form hashes as Kafka's own partitioners hash it.
     """
     parts = []
     for text in values:
         for word in normalise:
             text = _WORDS[word](text)
-        raw = text.encode()
-        parts.append(len(raw).to_bytes(4, "big") + raw)
-    return b"".join(parts)
+        parts.append(text.encode())
+    if len(parts) == 1:
+        return parts[0]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def murmur2(data: bytes) -> int:
@@ -43,6 +46,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
+@lru_cache(8_192)
 def partition(data: bytes, count: int) -> int:
     """The partition of 0..count-1 that Kafka's default partitioner chooses for this key."""
     return (murmur2(data) & 0x7FFFFFFF) % count if count > 1 else 0

@@ -159,6 +159,7 @@ def test_murmur2_is_kafkas() -> None:
 def test_spellings_of_one_unit_are_one() -> None:
     words = ("nfc", "trim", "lower")
     assert unit_bytes([" Zo\u00eb"], words) == unit_bytes(["ZOE\u0308 "], words)
+    assert unit_bytes(["s1"], words) == b"s1"
     assert unit_bytes(["a", "bc"], words) != unit_bytes(["ab", "c"], words)
 
 
