@@ -72,7 +72,8 @@ class Decoder:
         ids, poison = _headers(values)
         clocks: list[tuple[int, int]] = []
         parts: list[tuple[pa.RecordBatch, Indices]] = []
-        for id_ in np.unique(ids).tolist():
+        same = len(ids) > 0 and bool((ids == ids[0]).all())
+        for id_ in ids[:1].tolist() if same else np.unique(ids).tolist():
             if id_ == NOT_FRAMED:
                 continue
             rows = np.flatnonzero(ids == id_)
@@ -121,10 +122,17 @@ class Decoder:
 
 def _headers(values: Sequence[bytes | None]) -> tuple[Indices, list[Poison]]:
     """Schema id of each value, NOT_FRAMED where it has no header, and why."""
-    lengths = np.fromiter((-1 if v is None else len(v) for v in values), np.int64, len(values))
+    try:
+        lengths = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]  # caught
+    except TypeError:
+        lengths = np.fromiter((-1 if v is None else len(v) for v in values), np.int64, len(values))
     ids = np.full(len(values), NOT_FRAMED, np.int64)
     long_enough = np.flatnonzero(lengths > HEADER - 1)
-    heads = b"".join([values[row][:HEADER] for row in long_enough.tolist()])  # type: ignore[index]
+    if len(long_enough) == len(values):  # without a slice for each: .1 CPU s per million less
+        whole = np.frombuffer(b"".join(values), np.uint8)  # type: ignore[arg-type]
+        heads = whole[(np.cumsum(lengths) - lengths)[:, None] + np.arange(HEADER)].tobytes()
+    else:
+        heads = b"".join([values[row][:HEADER] for row in long_enough.tolist()])  # type: ignore[index]
     fields = np.frombuffer(heads, np.dtype([("magic", "u1"), ("id", ">u4")]))
     ids[long_enough] = np.where(fields["magic"] == 0, fields["id"].astype(np.int64), NOT_FRAMED)
     poison = []

@@ -105,8 +105,10 @@ class Columnar:
         again = self.write(batch)
         lengths = np.diff(np.frombuffer(again.buffers()[1], np.int32, len(bodies) + 1))
         given = np.fromiter(map(len, bodies), np.int64, len(bodies))
-        if (lengths == given).all() and memoryview(again.buffers()[2])[: int(given.sum())] == b"".join(
-            bodies
+        # Buffers, not memoryviews: one of signed bytes never equals one of unsigned, and finds out byte by byte.
+        size = int(given.sum())
+        if (lengths == given).all() and again.buffers()[2].slice(0, size).equals(
+            pa.py_buffer(b"".join(bodies))
         ):
             return []
         return [i for i, (a, b) in enumerate(zip(again.to_pylist(), bodies, strict=True)) if a != b]
