@@ -4,10 +4,12 @@ Pure. All errors are on shared (noised) labels of one recent window, because a t
 noise adds the same amount to everybody's error, so the order stays right while the levels are too high.
 
 Two questions, since either can go wrong alone. Is the *learner* good: its own forecasts, issued before each
-label came, against seasonal-naive and against the champion run frozen over the same window? Is the *artefact*
-good: the very graph that would be published, run over the same window? The artefact has seen that window, so
-this second figure is no measure of skill; it finds graphs that do not do what the learner does (a broken
-export, damaged weights).
+label came, against seasonal-naive, and against the frozen champion on the labels since its release? Is the
+*artefact*
+good: the very graph that would be published, run over the window? It has learned those labels, so this figure is
+no measure of skill; it finds graphs that do not do what the learner does (a broken export, damaged weights).
+The champion has learned part of the window too, which is why the learner meets it on the newer labels only: a
+frozen model on labels that it knows would beat every honest forecast.
 """
 
 from __future__ import annotations
@@ -23,14 +25,24 @@ LEAST = 48  # labels; below this the window says nothing and nothing is publishe
 
 
 @dataclass(frozen=True, slots=True)
+class Fresh:
+    """MAE of learner and champion over the `count` labels that came after the champion's release."""
+
+    count: int
+    learner: float
+    champion: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
-    """MAE of each over the same `count` labels. `champion` is None before the first release."""
+    """MAE of each over the same `count` labels. `champion` and `fresh` are None before the first release."""
 
     count: int
     learner: float
     artefact: float
     seasonal_naive: float
     champion: float | None = None
+    fresh: Fresh | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +54,23 @@ class Verdict:
 
 
 def judge(scores: Scores, tolerance: float = TOLERANCE, least: int = LEAST) -> Verdict:
-    """Publish iff learner and artefact are finite and at most `tolerance` worse than both rivals."""
+    """Publish iff learner and artefact are finite and at most `tolerance` worse than their rivals.
+
+    With fewer than `least` labels nothing is published; with fewer since the champion's release, the learner
+    is not held against it (the artefact is).
+    """
     if scores.count < least:
         return Verdict(False, (f"refused: {scores.count} labels in the window, {least} needed",))
-    rivals = [("seasonal-naive", scores.seasonal_naive), ("the champion", scores.champion)]
-    tests = [
-        _test(name, own, rival, other, tolerance)
-        for name, own in (("learner", scores.learner), ("artefact", scores.artefact))
-        for rival, other in rivals
-        if other is not None
+    pairs = [
+        ("learner", scores.learner, "seasonal-naive", scores.seasonal_naive),
+        ("artefact", scores.artefact, "seasonal-naive", scores.seasonal_naive),
     ]
+    if scores.champion is not None:
+        pairs.append(("artefact", scores.artefact, "the champion", scores.champion))
+    if scores.fresh is not None and scores.fresh.count >= least:
+        newer = f"the champion on {scores.fresh.count} newer labels"
+        pairs.append(("learner", scores.fresh.learner, newer, scores.fresh.champion))
+    tests = [_test(*pair, tolerance) for pair in pairs]
     return Verdict(all(passed for passed, _ in tests), tuple(reason for _, reason in tests))
 
 

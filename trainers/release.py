@@ -8,11 +8,13 @@ depends on a clock, on the size of batches, or on how often the trainer was kill
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainers.gate import Scores, mae
+from trainers.gate import Fresh, Scores, mae
 from trainers.manifest import CARD, CONTEXT, GRAPH, WEIGHTS, File, Manifest, Metric, Source, Terms
 from trainers.serving import Graph
 from trainers.spec import EXPERTS
@@ -58,24 +60,47 @@ def terms(part: Mapping[str, Any]) -> Terms:
     )
 
 
-def scores(learner: Learner, candidate: bytes, champion: bytes | None, champion_keys: int) -> Scores:
-    """Errors of the learner, of the candidate's graph and of the champion's, all on the held-out labels.
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The newest release as a rival: its graph, how many keys it knows, and the slot it had learned up to."""
 
-    The champion is frozen: keys that it does not know are left out for everybody. Its figure is of labels
-    that it has not learned where the window is shorter than the time since its release.
+    graph: bytes
+    keys: int
+    as_of: int
+
+
+def scores(learner: Learner, candidate: bytes, champion: Champion | None) -> Scores:
+    """Errors of the learner, of the candidate's graph and of the frozen champion's on the held-out labels.
+
+    Keys that the champion does not know are left out for both graphs. The learner's figures are of as many of
+    its newest forecasts as there are labels: the same ones unless keys are new or have gaps.
     """
     feed, labels = learner.held_out()
-    if champion is not None:
-        known = feed["row"] < champion_keys
-        feed, labels = {name: array[known] for name, array in feed.items()}, labels[known]
-    metrics = learner.metrics(max(1, len(labels)))
+    if champion is None:
+        found = learner.metrics(max(1, len(labels)))
+        artefact = _error(candidate, feed, labels)
+        return Scores(len(labels), found["mae"], artefact, found["mae_seasonal_naive"])
+    feed, labels = _only(feed["row"] < champion.keys, feed, labels)
+    found = learner.metrics(max(1, len(labels)))
+    newer, new_labels = _only(feed["slot"] >= champion.as_of, feed, labels)  # their labels are one slot later
     return Scores(
         count=len(labels),
-        learner=metrics["mae"],
+        learner=found["mae"],
         artefact=_error(candidate, feed, labels),
-        seasonal_naive=metrics["mae_seasonal_naive"],
-        champion=None if champion is None else _error(champion, feed, labels),
+        seasonal_naive=found["mae_seasonal_naive"],
+        champion=_error(champion.graph, feed, labels),
+        fresh=Fresh(
+            count=len(new_labels),
+            learner=learner.metrics(max(1, len(new_labels)))["mae"],
+            champion=_error(champion.graph, newer, new_labels),
+        ),
     )
+
+
+def _only(
+    chosen: NDArray[np.bool_], feed: Mapping[str, NDArray[Any]], labels: NDArray[np.float64]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
+    return {name: array[chosen] for name, array in feed.items()}, labels[chosen]
 
 
 def damaged(graph: bytes, seed: int = 0) -> bytes:
@@ -88,8 +113,9 @@ def damaged(graph: bytes, seed: int = 0) -> bytes:
     model, rng = onnx.load_model_from_string(graph), np.random.default_rng(seed)
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if array.dtype.kind == "f" and array.size > 1:
-            worse = array + rng.normal(0, 1, array.shape) * np.nanstd(array)
+        known = array[np.isfinite(array)] if array.dtype.kind == "f" else array[:0]
+        if known.size > 1:
+            worse = array + rng.normal(0, 1, array.shape) * known.std()
             tensor.CopyFrom(numpy_helper.from_array(worse.astype(array.dtype), tensor.name))
     return bytes(model.SerializeToString(deterministic=True))
 

@@ -82,6 +82,7 @@ class Line:
     as_of: int | None = None
     period: int | None = None
     champion_keys: int = 0
+    champion_as_of: int = 0
     sources: Mapping[str, int] = field(default_factory=dict)  # "topic/partition" -> next offset
     schemas: Mapping[str, int] = field(default_factory=dict)  # topic -> schema id of its newest event
     live: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -175,6 +176,11 @@ class Trainer:
             schemas[events.topic] = int(events.schema_ids[stop - 1])
         self.line = replace(self.line, sources=sources, schemas=schemas)
 
+    def _rival(self) -> release.Champion | None:
+        if self._champion is None:
+            return None
+        return release.Champion(self._champion, self.line.champion_keys, self.line.champion_as_of)
+
     def _candidate(self) -> Candidate:
         setting, line, learner = self._setting, self.line, self.learner
         as_of = line.as_of
@@ -182,7 +188,7 @@ class Trainer:
         number = line.candidates + 1
         self.line = line = replace(line, candidates=number)
         graph = setting.tamper(number, learner.export_onnx())
-        scores = release.scores(learner, graph, self._champion, line.champion_keys)
+        scores = release.scores(learner, graph, self._rival())
         verdict = gate.judge(scores)
         if not verdict.publish:
             return Candidate(number, verdict, scores)
@@ -211,6 +217,7 @@ class Trainer:
             version=version,
             parent=manifest.release,
             champion_keys=len(learner.keys),
+            champion_as_of=as_of,
             live=live[-KEPT_RELEASES:],
         )
         self._champion = graph

@@ -182,7 +182,12 @@ def _line(candidate: Candidate) -> str:
         why = [reason for reason in candidate.verdict.reasons if reason.startswith("refused")]
         return f"candidate {candidate.number} refused by the gate: {'; '.join(why)}"
     scores, manifest = candidate.scores, candidate.manifest
-    rival = "" if scores.champion is None else f", champion {scores.champion:.2f}"
+    fresh = scores.fresh
+    rival = (
+        ""
+        if fresh is None
+        else f"; on {fresh.count} newer ones {fresh.learner:.2f}, champion {fresh.champion:.2f}"
+    )
     return (
         f"release {manifest.release} as of {manifest.as_of:%Y-%m-%d %H:%MZ}: MAE {scores.learner:.2f} on "
         f"{scores.count} shared labels (seasonal-naive {scores.seasonal_naive:.2f}{rival})"

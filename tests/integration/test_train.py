@@ -130,6 +130,8 @@ def test_a_killed_trainer_ends_where_an_undisturbed_one_does(stack: RunningStack
     process = trainer_process(stack, spec.task, "--until-caught-up")
     out, error = process.communicate(timeout=200)
     assert process.returncode == 0, error
-    assert json.loads(out.splitlines()[-1])["event"] == "end"
+    end = json.loads(out.splitlines()[-1])
+    assert end["event"] == "end"
+    assert 0 < end["events"] < SLOTS  # the killed ones did the rest
     assert kills == 5
     assert everything(stack, spec.task) == undisturbed

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.gate import Scores, judge, mae
+from trainers.gate import Fresh, Scores, judge, mae
 
-GOOD = Scores(count=288, learner=6.5, artefact=6.4, seasonal_naive=8.3, champion=6.5)
+GOOD = Scores(288, learner=6.5, artefact=6.4, seasonal_naive=8.3, champion=6.5, fresh=Fresh(100, 6.6, 6.6))
 
 
 def test_a_good_candidate_passes_with_reasons() -> None:
@@ -23,13 +24,15 @@ def test_a_good_candidate_passes_with_reasons() -> None:
 
 
 def test_the_first_release_has_no_champion() -> None:
-    assert judge(replace(GOOD, champion=None)).publish
+    assert judge(replace(GOOD, champion=None, fresh=None)).publish
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"learner": 6.7}, "learner MAE 6.7000 > the champion"),
+        ({"fresh": Fresh(100, 6.8, 6.6)}, "learner MAE 6.8000 > the champion on 100 newer labels"),
+        ({"fresh": Fresh(100, math.nan, 6.6)}, "learner gives no finite error"),
+        ({"learner": 8.5}, "learner MAE 8.5000 > seasonal-naive"),
         ({"artefact": 6.7}, "artefact MAE 6.7000 > the champion"),  # damaged weights
         ({"artefact": math.nan}, "artefact gives no finite error"),
         ({"learner": math.inf}, "learner gives no finite error"),
@@ -38,8 +41,8 @@ def test_the_first_release_has_no_champion() -> None:
         ({"count": 0, "learner": math.nan}, "0 labels"),
     ],
 )
-def test_a_worse_candidate_is_refused(changes: dict[str, float], words: str) -> None:
-    verdict = judge(replace(GOOD, **changes))  # type: ignore[arg-type]
+def test_a_worse_candidate_is_refused(changes: dict[str, Any], words: str) -> None:
+    verdict = judge(replace(GOOD, **changes))
     assert not verdict.publish
     assert any(words in reason for reason in verdict.reasons if reason.startswith("refused"))
 
@@ -53,9 +56,15 @@ errors = st.floats(0.01, 1e6)
 
 @given(errors, errors, errors, errors)
 def test_published_means_not_worse_than_either(a: float, b: float, c: float, d: float) -> None:
-    verdict = judge(Scores(288, a, b, c, d), tolerance=0.0)
+    scores = Scores(288, a, b, c, d, Fresh(100, a, d))
+    verdict = judge(scores, tolerance=0.0)
     assert verdict.publish == (max(a, b) <= min(c, d))
-    assert verdict == judge(Scores(288, a, b, c, d), tolerance=0.0)
+    assert verdict == judge(scores, tolerance=0.0)
+
+
+def test_a_few_newer_labels_do_not_decide() -> None:
+    assert judge(replace(GOOD, fresh=Fresh(47, 9.0, 6.6))).publish
+    assert not judge(replace(GOOD, fresh=Fresh(48, 9.0, 6.6))).publish
 
 
 def test_mean_absolute_error() -> None:
