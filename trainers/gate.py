@@ -5,11 +5,11 @@ noise adds the same amount to everybody's error, so the order stays right while 
 
 Two questions, since either can go wrong alone. Is the *learner* good: its own forecasts, issued before each
 label came, against seasonal-naive, and against the frozen champion on the labels since its release? Is the
-*artefact*
-good: the very graph that would be published, run over the window? It has learned those labels, so this figure is
-no measure of skill; it finds graphs that do not do what the learner does (a broken export, damaged weights).
-The champion has learned part of the window too, which is why the learner meets it on the newer labels only: a
-frozen model on labels that it knows would beat every honest forecast.
+*artefact* good: the very graph that would be published, run over the window? It has learned those labels (the
+seasonal-naive expert holds them as they are), so this figure is no measure of skill; it finds graphs that do not
+do what the learner does: a broken export, damaged weights. The champion has learned part of the window too,
+which is why the learner meets it on the newer labels only: a frozen model on labels that it knows would beat
+every honest forecast.
 """
 
 from __future__ import annotations
