@@ -5,8 +5,8 @@ from __future__ import annotations
 HEAP_MB = 256
 
 # Each for a reason: one node (replication 1, one partition for internal topics), quick fencing and take-over
-# (design section 3 rule 10), no topic behind anybody's back, and little memory: the cleaner alone takes 128
-# MiB of heap by default; 16 MiB hold 600,000 keys a pass.
+# (design section 3 rule 10), no topic behind anybody's back, and little memory: the cleaner alone takes 128 MiB
+# of heap by default, 4 MiB hold 150,000 keys a pass; a thread that idles costs 100 KiB.
 NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -26,7 +26,10 @@ NODE = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    "log.cleaner.dedupe.buffer.size": str(16 << 20),
+    "log.cleaner.dedupe.buffer.size": str(4 << 20),
+    "group.coordinator.threads": "1",
+    "share.coordinator.threads": "1",
+    "background.threads": "2",
     "num.network.threads": "2",
     "num.io.threads": "4",
 }
@@ -63,10 +66,16 @@ def properties(*parts: dict[str, str]) -> str:
 
 
 def java_options(java_version: int, config: str, logs: str) -> list[str]:
-    """Options of the broker's Java: small, quick to start, dead rather than half alive when memory ends."""
+    """Options of the broker's Java: small, quick to start, dead rather than half alive when memory ends.
+
+    The heap starts small and stays tight: 150 MB resident when idle, 160 after 1,500,000 records at 270,000/s
+    (175 and 185 with the usual ratios).
+    """
     options = [
         f"-Xmx{HEAP_MB}m",
-        "-Xms64m",
+        "-Xms24m",
+        "-XX:MinHeapFreeRatio=20",
+        "-XX:MaxHeapFreeRatio=40",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
         "-XX:+ExitOnOutOfMemoryError",
