@@ -126,11 +126,11 @@ class _Forecast(Nodes):
         naive = self("Where", self("IsNaN", same), naive, same)
         forecasts = [self._against(base, linear), self._against(base, self._network(x)), naive]
         joined = self("Concat", *(self.column(forecast) for forecast in forecasts), axis=1)
-        return self("Min", self("Max", joined, self._lower), self._upper, named="experts")
+        return self._clipped(joined, "experts")
 
     def mixture(self, experts: Name) -> Name:
         weights = self._per_key("mixture_weights", self._learner.mixture.weights(self._rows))
-        return self("ReduceSum", self("Mul", experts, weights), np.array([-1]), keepdims=0, named="value")
+        return self._clipped(self.total(self("Mul", experts, weights)), "value")
 
     def quantiles(self, value: Name) -> Name:
         learner = self._learner
@@ -158,6 +158,9 @@ class _Forecast(Nodes):
 
     def _against(self, base: Name, change: Name) -> Name:
         return self("Add", base, self("Mul", change, self._learner.public.unit))
+
+    def _clipped(self, value: Name, named: Name) -> Name:
+        return self("Min", self("Max", value, self._lower), self._upper, named=named)
 
     def _season(self, slots: Name) -> tuple[Name, Name]:
         """Slot of the local day and week, of slots of any shape (`Seasons.day`, `Seasons.week`)."""

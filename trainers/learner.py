@@ -285,7 +285,8 @@ class Learner:
             axis=1,
         )
         experts = np.minimum(np.maximum(experts, low), high)
-        value = self.mixture.blend(keys, experts)
+        # weights add up to 1 but for a rounding: a blend of equal experts may step over a bound
+        value = np.minimum(np.maximum(self.mixture.blend(keys, experts), low), high)
         spread = deviations(self.profile["spread"][keys, self.seasons.day(slot + 1)], unit)
         quantiles = self.conformal.quantiles(keys, value, spread, low, high)
         return {

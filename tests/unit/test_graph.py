@@ -67,6 +67,15 @@ def test_graph_equals_learner_off_zero_and_off_integers() -> None:
     assert_equal(learner, atol=1e-4)  # a context is float32
 
 
+def test_quantiles_do_not_fall_where_a_key_sits_on_a_bound() -> None:
+    learner = Learner(small(), Public(0.0, 7.5), 2)
+    for count in range(1, 600):
+        learner.step(["k"], np.array([405_000 + count]), np.array([7.5]))
+        if count > 500:
+            found = run(learner.export_onnx(), learner.contexts())
+            assert (np.diff(found["quantiles"], axis=1) >= 0).all()
+
+
 def test_the_real_task_agrees_and_exports_quickly() -> None:
     from pathlib import Path
 

@@ -131,6 +131,16 @@ def test_forecasts_stay_within_what_can_be_shared_and_quantiles_never_fall() -> 
     assert out.quantiles[:, 1].tobytes() == out.value.tobytes()
 
 
+@pytest.mark.parametrize(("low", "high", "value"), [(0.0, 7.3, 7.3), (-40.0, 60.0, -40.0), (-1.1, 2.3, 2.3)])
+def test_a_stream_that_sits_on_a_bound_gives_no_falling_quantiles(
+    low: float, high: float, value: float
+) -> None:
+    learner = Learner(small(), Public(low, high), 1)
+    out = learner.step(["k"] * 900, np.arange(405_000, 405_900), np.full(900, value))
+    assert (np.diff(out.quantiles, axis=1) >= 0).all()
+    assert ((out.value >= low) & (out.value <= high)).all()
+
+
 def test_a_constant_stream_and_a_huge_jump_stay_finite() -> None:
     learner = Learner(small(), PUBLIC, 1)
     slots = np.arange(6200, 7000)
