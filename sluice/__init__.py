@@ -1,5 +1,7 @@
 """Sluice: the value of a stream gets out, the people in it do not.
 
+Three lines to a verified forecast:
+
     import sluice
     model = sluice.subscribe("traffic")
     print(model.forecast("d-401190"))

@@ -90,7 +90,7 @@ def _summary(console: Console, result: Result, keep: bool) -> None:
         ("  lost / duplicated", f"{figures['lost']} / {figures['duplicated']}"),
         ("releases made / applied", f"{figures['releases']} / {figures['applied']}"),
         ("  planted worse candidate", _planted(figures)),
-        (f"mean error on the truth, {figures['scored']:,} forecasts", f"{figures['mae']:.2f} vehicles"),
+        (f"mean error, {figures['scored']:,} forecasts", f"{figures['mae']:.2f} vehicles"),
         ("  the same without noise", f"{figures['mae_without_noise']:.2f}"),
         ("  not updated after training weeks", f"{figures['mae_frozen']:.2f}"),
         ("  same slot of the season", f"{figures['mae_seasonal_naive']:.2f}"),
