@@ -47,7 +47,7 @@ def main() -> None:
     target = app.topic(shared, key_serializer="raw", value_serializer="raw", key_type=bytes, value_type=bytes)
     noise = [round(random.expovariate(1.0) - random.expovariate(1.0)) for _ in range(1 << 16)]
 
-    @app.agent(source)
+    @app.agent(source)  # type: ignore[untyped-decorator]  # app is Any
     async def share(events: StreamT[bytes]) -> None:
         read, write, draw = fastavro.schemaless_reader, fastavro.schemaless_writer, random.getrandbits
         async for value in events:

@@ -60,7 +60,10 @@ class Hop:
         return DecodedRecords(records, Decoded(found.batch, found.rows, found.clocks, poison))
 
     def share(self, batch: DecodedRecords, state: PartitionState) -> Result:
-        """Reads `state`; its change is in the result's `apply`."""
+        """Takes `state` over the batch, ahead of the commit: if that fails, this state is thrown away.
+
+        An exception leaves it as it was.
+        """
         records, decoded = batch.records, batch.decoded
         clocks, clock_ms = _clocks(decoded, state.clock_ms)
         shared = share(
@@ -81,15 +84,13 @@ class Hop:
             notes=shared.notes,
         )
 
-        def apply() -> None:
-            state.ledger.apply(shared.changes)
-            state.clock_ms, state.counts = clock_ms, counts
-
-        return Result(
+        result = Result(
             outputs=[*self._shared(records, shared), *self._dead_letters(records, rejected)],
             changes=[*state.ledger.records(shared.changes), state.record(clock_ms, counts)],
-            apply=apply,
         )
+        state.ledger.apply(shared.changes)
+        state.clock_ms, state.counts = clock_ms, counts
+        return result
 
     def _shared(self, records: Records, shared: Shared) -> list[Output]:
         """Keyed by the *shared* value of the key field, in the partition of the raw record."""

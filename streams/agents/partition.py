@@ -51,7 +51,10 @@ class Counts:
 
 @dataclass(slots=True)
 class PartitionState:
-    """Changed after a commit only. `clock_ms`: the last clock record in the log, -1 for none."""
+    """After the batches computed so far; thrown away and restored when one of them is not committed.
+
+    `clock_ms`: the last clock record in the log, -1 for none.
+    """
 
     ledger: Ledger = field(default_factory=Ledger)
     clock_ms: int = -1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import repeat
 from typing import Any
 
 import structlog
@@ -144,23 +145,26 @@ class Recyclable:
 
     def produce(self, output: Output) -> None:
         """Queues all records of one output. Raises DisturbedError when the queue stays full."""
-        topic, partition = output.topic, output.partition
-        keys, headers = output.keys, output.headers
-        produce = self._producer.produce
-        for row, value in enumerate(output.values):
-            key = None if keys is None else keys[row]
-            head = None if headers is None else headers[row]
-            while True:
+        keys = output.keys or repeat(None)
+        if output.headers is None:
+            topic, partition, produce = output.topic, output.partition, self._producer.produce
+            for key, value in zip(keys, output.values, strict=False):
                 try:
-                    if head is None:
-                        produce(topic, value, key, partition)
-                    else:
-                        produce(topic, value, key, partition, headers=list(head))
-                    break
+                    produce(topic, value, key, partition)
                 except BufferError:
-                    with self._watchdog.limit("flush", FULL_SECONDS):
-                        if self._producer.flush(FULL_SECONDS):
-                            raise DisturbedError("the producer's queue stays full") from None
+                    self._send(topic, value, key, partition)
+        else:
+            for key, value, headers in zip(keys, output.values, output.headers, strict=False):
+                self._send(output.topic, value, key, output.partition, headers=list(headers or ()))
+
+    def _send(self, *record: Any, **more: Any) -> None:
+        try:
+            self._producer.produce(*record, **more)
+        except BufferError:
+            with self._watchdog.limit("flush", FULL_SECONDS):
+                if self._producer.flush(FULL_SECONDS):
+                    raise DisturbedError("the producer's queue stays full") from None
+            self._producer.produce(*record, **more)
 
     def flush(self) -> None:
         """Raises DisturbedError unless every record of the transaction is on the broker."""

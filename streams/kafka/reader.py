@@ -33,6 +33,7 @@ FORBIDDEN = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError._AUTHENTICATION,
 }
+PIECE = 10_000
 WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
 WAIT_IDLE_SECONDS = 0.1
 
@@ -255,9 +256,9 @@ class Reader(threading.Thread):
         first = self._consumer.poll(0.01 if busy else WAIT_IDLE_SECONDS)
         if first is None:
             return
-        self._take(
-            [first, *self._consumer.consume(self._tuning.batch_records - 1, self._tuning.linger_seconds)]
-        )
+        # In small pieces: 10,000 messages still fit the processor's cache (.4 CPU s per million, 50,000: .7).
+        piece = min(PIECE, self._tuning.batch_records)
+        self._take([first, *self._consumer.consume(piece - 1, self._tuning.linger_seconds)])
 
     def _take(self, messages: list[Any]) -> None:
         """Adds to `held`. Calls per message cost: five of them .5 CPU s per million, so one partition has one."""
@@ -277,7 +278,7 @@ class Reader(threading.Thread):
         self._full = any(len(held) >= self._tuning.batch_records for held in self._held.values())
 
     def _add(self, source: Source, run: list[Any]) -> None:
-        """Messages of one partition in log order. What is below the expected position belongs to an older assignment."""
+        """Messages of one partition in log order. Below the expected position: of an older assignment."""
         expected = self._next.get(source)
         if expected is None or not run:
             return
