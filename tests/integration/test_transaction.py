@@ -77,8 +77,8 @@ class Counting:
 
 
 @contextmanager
-def counting(connection: Connection, name: str, **more: int) -> Iterator[Counting]:
-    worker = Counting(connection, name, **more)
+def counting(connection: Connection, name: str) -> Iterator[Counting]:
+    worker = Counting(connection, name)
     with worker.pipe:
         yield worker
 
@@ -204,7 +204,8 @@ def test_two_workers_share_the_partitions_and_one_takes_over(stack: RunningStack
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
     finally:
-        stop[0].set(), stop[1].set()
+        stop[0].set()
+        stop[1].set()
         for thread in threads:
             thread.join()
     for partition in range(partitions):
