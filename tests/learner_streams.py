@@ -25,7 +25,7 @@ def small(**more: Any) -> TaskSpec:
         "step": "1h",
         "zone": "America/Los_Angeles",
         "context": 16,
-        "held_out": 8,
+        "held_out": 48,
         "profile": {"smooth": 1, "spread_smooth": 2},
         "autoregression": {"lags": 5, "half_lives": [2, 6]},
         "network": {"hidden": [8, 8], "embedding": 2, "steps": 4, "batch": 16, "capacity": 256},

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.keyed import Rows
+from trainers.keyed import Array, Rows
 from trainers.spec import EXPERTS
 from trainers.windows import NEVER
 
 Floats = NDArray[np.float64]
 Slots = NDArray[np.int64]
+
+
+class HeldOut(NamedTuple):
+    """N labels, oldest first. `feed`: what the exported graph takes to forecast each of them; `samples`: the
+    columns of `trainers.recent.Recent`, so the labels and the forecasts that were issued for them.
+    """
+
+    feed: dict[str, Array]
+    samples: dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,8 @@ class Forecasts:
     (not after the key's last slot) or not finite is not learned, counted in `late`, and answered with the
     forecast that stands (NaN, target NEVER + 1, where the key has none).
 
+    `learned` tells the events that were taken from those that were left out.
+
     Where an event was the label of a standing forecast, `scored` is True and `issued_*` is that forecast,
     made before the label was known; else NaN.
     """
@@ -34,6 +45,7 @@ class Forecasts:
     value: Floats
     quantiles: Floats
     experts: Floats
+    learned: NDArray[np.bool_]
     scored: NDArray[np.bool_]
     issued_value: Floats
     issued_quantiles: Floats
@@ -46,8 +58,11 @@ class Forecasts:
         def blank(*shape: int) -> Floats:
             return np.full((n, *shape), np.nan)
 
-        target, scored = np.full(n, NEVER + 1), np.zeros(n, np.bool_)
-        return cls(rows, target, blank(), blank(3), blank(m), scored, blank(), blank(3), blank(m))
+        def none() -> NDArray[np.bool_]:
+            return np.zeros(n, np.bool_)
+
+        target = np.full(n, NEVER + 1)
+        return cls(rows, target, blank(), blank(3), blank(m), none(), none(), blank(), blank(3), blank(m))
 
 
 def once_each(rows: Rows) -> list[Rows]:

@@ -3,7 +3,8 @@
 Pure. All errors are on shared (noised) labels of one recent window, because a trainer has no others: the
 noise adds the same amount to everybody's error, so the order stays right while the levels are too high.
 
-Two questions, since either can go wrong alone. Is the *learner* good: its own forecasts, issued before each
+Every comparison is made on the same labels, one by one: a window of other keys or other hours is another
+task. Two questions, since either can go wrong alone. Is the *learner* good: its own forecasts, issued before each
 label came, against seasonal-naive, and against the frozen champion on the labels since its release? Is the
 *artefact* good: the very graph that would be published, run over the window? It has learned those labels (the
 seasonal-naive expert holds them as they are), so this figure is no measure of skill; it finds graphs that do not
@@ -25,8 +26,17 @@ LEAST = 48  # labels; below this the window says nothing and nothing is publishe
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """MAE of the candidate's graph and of the champion's over the `count` labels of keys that both know."""
+
+    count: int
+    artefact: float
+    champion: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fresh:
-    """MAE of learner and champion over the `count` labels that came after the champion's release."""
+    """MAE of learner and champion over those `count` of them that came after the champion's release."""
 
     count: int
     learner: float
@@ -35,13 +45,13 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """MAE of each over the same `count` labels. `champion` and `fresh` are None before the first release."""
+    """MAE of each over the same `count` labels. `known` and `fresh` are None before the first release."""
 
     count: int
     learner: float
     artefact: float
     seasonal_naive: float
-    champion: float | None = None
+    known: Known | None = None
     fresh: Fresh | None = None
 
 
@@ -56,8 +66,9 @@ class Verdict:
 def judge(scores: Scores, tolerance: float = TOLERANCE, least: int = LEAST) -> Verdict:
     """Publish iff learner and artefact are finite and at most `tolerance` worse than their rivals.
 
-    With fewer than `least` labels nothing is published; with fewer since the champion's release, the learner
-    is not held against it (the artefact is).
+    With fewer than `least` labels nothing is published. A comparison with the champion on fewer than `least`
+    is left out: right after its release there are few newer ones, and where all its keys have gone silent there
+    are none at all, and never again.
     """
     if scores.count < least:
         return Verdict(False, (f"refused: {scores.count} labels in the window, {least} needed",))
@@ -65,8 +76,8 @@ def judge(scores: Scores, tolerance: float = TOLERANCE, least: int = LEAST) -> V
         ("learner", scores.learner, "seasonal-naive", scores.seasonal_naive),
         ("artefact", scores.artefact, "seasonal-naive", scores.seasonal_naive),
     ]
-    if scores.champion is not None:
-        pairs.append(("artefact", scores.artefact, "the champion", scores.champion))
+    if scores.known is not None and scores.known.count >= least:
+        pairs.append(("artefact", scores.known.artefact, "the champion", scores.known.champion))
     if scores.fresh is not None and scores.fresh.count >= least:
         newer = f"the champion on {scores.fresh.count} newer labels"
         pairs.append(("learner", scores.fresh.learner, newer, scores.fresh.champion))

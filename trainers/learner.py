@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.errors import ConfigurationError
 from trainers.conformal import Conformal
-from trainers.events import Floats, Forecasts, Slots, once_each
+from trainers.events import Floats, Forecasts, HeldOut, Slots, once_each
 from trainers.experts.rls import Rls
 from trainers.experts.seasonal import SeasonalNaive
 from trainers.keyed import Array, Column, Keyed, Rows
@@ -110,23 +110,21 @@ class Learner:
         found = self._compute(rows, self.windows["slot"][rows])
         return {name: found[name] for name in ("value", "quantiles", "experts")}
 
-    def held_out(self) -> tuple[dict[str, Array], Floats]:
-        """Contexts of the last `held_out` steps of every key, and the labels float64 [N] that followed.
+    def held_out(self) -> HeldOut:
+        """The labels of the last `held_out` slots of every key that are among the newest `capacity` events.
 
         No label is in the profile, and none is newer than its context's last slot + 1; but RLS, network
-        and mixture have learned from them. Good for finding a graph that does not do what the learner
-        does, no measure of skill.
+        and mixture have learned from them. The forecasts in `samples` were issued before their labels; what a
+        graph makes of `feed` finds a graph that does not do what the learner does, and is no measure of skill.
+        A key that has fallen silent leaves with its events, and memory is bounded by `capacity`, not by keys.
         """
-        rows = np.arange(len(self.keys))
-        contexts, labels = [], []
-        for back in range(self.spec.held_out, 0, -1):
-            label = self.windows["values"][rows, self.windows.length - back]
-            context = self._context(rows, back)
-            good = np.isfinite(context["values"][:, -1]) & np.isfinite(label)
-            contexts.append({name: array[good] for name, array in context.items()})
-            labels.append(label[good])
-        joined = {name: np.concatenate([context[name] for context in contexts]) for name in contexts[0]}
-        return joined, np.concatenate(labels)
+        samples = self.recent.last(self.events, self.spec.network.capacity)
+        back = (
+            self.windows["slot"][samples["row"]] - samples["slot"] + 1
+        )  # slots since the label's context ended
+        kept = back <= self.spec.held_out
+        samples = {name: array[kept] for name, array in samples.items()}
+        return HeldOut(self._context(samples["row"], back[kept]), samples)
 
     def metrics(self, last: int | None = None) -> dict[str, float]:
         """Prequential errors on shared labels over the `last` scored events (default: all that are held).
@@ -182,7 +180,7 @@ class Learner:
         learner.events, learner.late, learner._since = events, late, since
         return learner
 
-    def _context(self, rows: Rows, back: int) -> dict[str, Array]:
+    def _context(self, rows: Rows, back: Slots | int) -> dict[str, Array]:
         values = self.windows.contexts(rows, back).astype(np.float32)
         return {"row": rows.astype(np.int64), "slot": self.windows["slot"][rows] - back, "values": values}
 
@@ -243,6 +241,7 @@ class Learner:
             self.profile.fold(gone)
         self._forecast(keys, slot)
         self._answer(part, keys, out)
+        out.learned[part] = True
 
     def _learn(
         self, part: Rows, numbers: Slots, keys: Rows, slot: Slots, label: Floats, out: Forecasts
@@ -259,7 +258,14 @@ class Learner:
         last = self.windows["values"][keys, -1]
         forecasts = np.column_stack([value, experts, last])
         self.recent.put(
-            numbers, keys, x=x, target=target, label=label, quantiles=quantiles, forecasts=forecasts
+            numbers,
+            keys,
+            slot=slot,
+            x=x,
+            target=target,
+            label=label,
+            quantiles=quantiles,
+            forecasts=forecasts,
         )
         self.conformal.learn(keys, error / spread)
         self.profile.widen(keys, slot, error)

@@ -23,6 +23,7 @@ class Recent:
         self.arrays: dict[str, Array] = {
             "valid": np.zeros(capacity, np.uint8),
             "row": np.zeros(capacity, np.int64),
+            "slot": np.zeros(capacity, np.int64),  # of the label
             "x": np.zeros((capacity, inputs), np.float32),
             "target": np.zeros(capacity, np.float32),
             "label": np.zeros(capacity, np.float64),

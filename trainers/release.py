@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.gate import Fresh, Scores, mae
+from trainers.gate import Fresh, Known, Scores, mae
 from trainers.manifest import CARD, CONTEXT, GRAPH, WEIGHTS, File, Manifest, Metric, Source, Terms
+from trainers.recent import summary
 from trainers.serving import Graph
 from trainers.spec import EXPERTS
 from trainers.tensors import Arrays, dump
@@ -70,37 +71,24 @@ class Champion:
 
 
 def scores(learner: Learner, candidate: bytes, champion: Champion | None) -> Scores:
-    """Errors of the learner, of the candidate's graph and of the frozen champion's on the held-out labels.
-
-    Keys that the champion does not know are left out for both graphs. The learner's figures are of as many of
-    its newest forecasts as there are labels: the same ones unless keys are new or have gaps.
+    """Errors on the held-out labels: of the forecasts that the learner issued, of the candidate's graph, and of
+    the frozen champion's where it knows the key.
     """
-    feed, labels = learner.held_out()
-    if champion is None:
-        found = learner.metrics(max(1, len(labels)))
-        artefact = _error(candidate, feed, labels)
-        return Scores(len(labels), found["mae"], artefact, found["mae_seasonal_naive"])
-    feed, labels = _only(feed["row"] < champion.keys, feed, labels)
-    found = learner.metrics(max(1, len(labels)))
-    newer, new_labels = _only(feed["slot"] >= champion.as_of, feed, labels)  # their labels are one slot later
+    feed, samples = learner.held_out()
+    labels, issued = samples["label"], samples["forecasts"].astype(np.float64)
+    own, naive = issued[:, 0], issued[:, 1 + EXPERTS.index("seasonal_naive")]
+    artefact = _forecasts(candidate, feed)
+    known = fresh = None
+    if champion is not None:
+        both = feed["row"] < champion.keys
+        newer = both & (feed["slot"] >= champion.as_of)  # their labels are one slot later
+        its = np.full(len(labels), np.nan)
+        its[both] = _forecasts(champion.graph, {name: array[both] for name, array in feed.items()})
+        known = Known(int(both.sum()), mae(artefact[both], labels[both]), mae(its[both], labels[both]))
+        fresh = Fresh(int(newer.sum()), mae(own[newer], labels[newer]), mae(its[newer], labels[newer]))
     return Scores(
-        count=len(labels),
-        learner=found["mae"],
-        artefact=_error(candidate, feed, labels),
-        seasonal_naive=found["mae_seasonal_naive"],
-        champion=_error(champion.graph, feed, labels),
-        fresh=Fresh(
-            count=len(new_labels),
-            learner=learner.metrics(max(1, len(new_labels)))["mae"],
-            champion=_error(champion.graph, newer, new_labels),
-        ),
+        len(labels), mae(own, labels), mae(artefact, labels), mae(naive, labels), known=known, fresh=fresh
     )
-
-
-def _only(
-    chosen: NDArray[np.bool_], feed: Mapping[str, NDArray[Any]], labels: NDArray[np.float64]
-) -> tuple[dict[str, NDArray[Any]], NDArray[np.float64]]:
-    return {name: array[chosen] for name, array in feed.items()}, labels[chosen]
 
 
 def damaged(graph: bytes, seed: int = 0) -> bytes:
@@ -133,7 +121,7 @@ def files(
 
 
 def metrics(found: Mapping[str, float]) -> tuple[Metric, ...]:
-    """Errors of mixture, experts and persistence, as `Learner.metrics` gives them."""
+    """Errors of mixture, experts and persistence, as `recent.summary` gives them."""
     names = {"mixture": "mae"} | {name: f"mae_{name}" for name in (*EXPERTS, "persistence")}
     return tuple(Metric(name, found[key], int(found["count"])) for name, key in names.items())
 
@@ -148,9 +136,8 @@ def manifest(
     as_of_slot: int,
     sources: Mapping[Source, int],
     contracts: Sequence[Mapping[str, Any]],
-    window: int,
 ) -> Manifest:
-    """The unsigned manifest. `window`: number of the newest labels that the metrics are taken over."""
+    """The unsigned manifest. Its metrics are those of the gate's window."""
     return Manifest(
         task=spec.task,
         version=version,
@@ -165,7 +152,7 @@ def manifest(
         season=tuple(spec.season),
         levels=tuple(spec.levels),
         experts=EXPERTS,
-        metrics=metrics(learner.metrics(window)),
+        metrics=metrics(summary(learner.held_out().samples, spec.levels)),
         keys=len(learner.keys),
         files=tuple(File.of(name, content) for name, content in contents.items()),
     )
@@ -222,12 +209,14 @@ def _promise(part: Mapping[str, Any]) -> str:
     return f"- {name}: {promise}, contributions held by: {held_by}. Purpose: {purpose}."
 
 
-def _error(graph: bytes, feed: Mapping[str, Any], labels: Any) -> float:
-    """NaN where the graph does not load or run: then the gate refuses it."""
-    if not len(labels):
-        return float("nan")
+def _forecasts(graph: bytes, feed: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """The graph's forecasts, float64 [N]. NaN where it gives no finite ones or quantiles that fall, all NaN where
+    it does not load or run: then the gate refuses it, as every subscriber would.
+    """
+    none = np.full(len(feed["row"]), np.nan)
     try:
-        value, _, _ = Graph(graph).run(feed)
+        value, quantiles, _ = Graph(graph).run(feed)
+        good = np.isfinite(quantiles).all(axis=1) & (np.diff(quantiles, axis=1) >= 0).all(axis=1)
+        return np.where(good, np.asarray(value, np.float64), none)
     except Exception:  # onnxruntime's errors share no base class of their own
-        return float("nan")
-    return mae(np.asarray(value, np.float64), np.asarray(labels, np.float64))
+        return none

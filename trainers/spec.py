@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from schemas.errors import ConfigurationError
 from schemas.text import read
 from schemas.units import MS, DurationMs, Part
+from trainers.gate import LEAST
 
 EXPERTS = ("rls", "mlp", "seasonal_naive")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -70,8 +71,8 @@ class TaskSpec(Part):
     """One forecasting task: every key of its contracts, one step ahead.
 
     `context` is the number of past slots that a forecast sees; `held_out` slots before them stay out of
-    the profile, so that a release can be tried on them. `zone` is the time zone of the seasons; the season
-    of the values, not of a person.
+    the profile, so that a release can be tried on them (fewer than the gate asks for would never be
+    released). `zone` is the time zone of the seasons; the season of the values, not of a person.
     """
 
     task: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", max_length=100)]
@@ -83,7 +84,7 @@ class TaskSpec(Part):
     zone: str = "UTC"
     levels: tuple[Fraction, Fraction, Fraction] = (0.05, 0.5, 0.95)
     context: Annotated[int, Field(ge=8, le=4096)] = 96
-    held_out: Annotated[int, Field(ge=1, le=4096)] = 96
+    held_out: Annotated[int, Field(ge=LEAST, le=4096)] = 96
     release_ms: Annotated[DurationMs, Field(alias="release_every", ge=1)] = MS["d"]
     profile: Profile = Profile()
     autoregression: Autoregression = Autoregression()

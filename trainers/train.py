@@ -211,7 +211,7 @@ class _Worker:
     def _forecasts(self, taken: Taken) -> Iterator[Output]:
         """One record for each event that gave a new forecast; a late one gave none."""
         found, spec = taken.forecasts, self._setting.spec
-        rows = np.flatnonzero(found.target == taken.events.slots + 1)
+        rows = np.flatnonzero(found.learned)
         if not len(rows):
             return
         keys = [taken.events.keys[row] for row in rows.tolist()]

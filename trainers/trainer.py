@@ -204,7 +204,6 @@ class Trainer:
             as_of_slot=as_of,
             sources={(setting.cluster, *_source(name)): offset for name, offset in line.sources.items()},
             contracts=contracts,
-            window=scores.count,
         )
         chunks = tuple(
             (chunk_key(manifest.release, name, index), piece)

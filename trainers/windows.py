@@ -55,9 +55,15 @@ class Windows(Keyed):
                 slot = before[leaves] - (self.length - 1 - place)
                 yield Gone(rows[leaves], slot, old[leaves, place])
 
-    def contexts(self, rows: Rows, back: int = 0) -> NDArray[np.float64]:
-        """float64 [N, context]: the values up to the last slot, or up to `back` slots before it (0 <= back
-        <= held_out).
+    def contexts(self, rows: Rows, back: NDArray[np.int64] | int = 0) -> NDArray[np.float64]:
+        """float64 [N, context]: the values up to `back` slots (int, or int64 [N]; 0 <= back <= held_out)
+        before the key's last.
         """
-        end = self.length - back
-        return np.ascontiguousarray(self["values"][rows, end - self.context : end])
+        if isinstance(back, int):
+            end = self.length - back
+            return np.ascontiguousarray(self["values"][rows, end - self.context : end])
+        first = self.length - self.context - back
+        values: NDArray[np.float64] = self["values"][
+            rows[:, None], first[:, None] + self._places[: self.context]
+        ]
+        return values

@@ -106,20 +106,35 @@ def test_a_release_goes_on_with_later_values() -> None:
     assert now["value"] != run(frozen, at)["value"]
 
 
-def test_held_out_contexts_are_scored_by_the_graph() -> None:
+def test_held_out_labels_are_scored_by_the_graph() -> None:
     stream, learner = Stream(700, 3, seed=9), Learner(small(), PUBLIC, 2)
-    assert learner.held_out()[1].shape == (0,)
-    stream.feed(learner)
-    contexts, labels = learner.held_out()
-    assert 0 < len(labels) <= 3 * learner.spec.held_out
+    assert len(learner.held_out().samples["label"]) == 0
+    issued = stream.feed(learner)
+    feed, samples = learner.held_out()
+    assert 0 < len(samples["label"]) <= 3 * learner.spec.held_out
     first: dict[tuple[str, int], float] = {}
     for key, slot, value in zip(stream.keys, stream.slots.tolist(), stream.values.tolist(), strict=True):
         first.setdefault((key, slot), value)  # a repeated slot is late
-    for row, slot, label in zip(contexts["row"], contexts["slot"], labels, strict=True):
-        assert first[learner.keys[row], int(slot) + 1] == label
-    found = run(learner.export_onnx(), contexts)
-    persistence = np.abs(contexts["values"][:, -1] - labels).mean()
-    assert np.abs(found["value"] - labels).mean() < persistence
+    scored = {
+        (stream.keys[i], int(stream.slots[i])): issued.issued_value[i] for i in np.flatnonzero(issued.scored)
+    }
+    for i, (row, slot) in enumerate(zip(feed["row"], feed["slot"], strict=True)):
+        place = learner.keys[row], int(slot) + 1
+        assert first[place] == samples["label"][i]
+        assert samples["forecasts"][i, 0] == np.float32(scored[place])
+        past = [first.get((place[0], int(slot) - age), np.nan) for age in range(learner.spec.context)]
+        np.testing.assert_array_equal(feed["values"][i], np.array(past[::-1], np.float32))
+    found = run(learner.export_onnx(), feed)
+    persistence = np.abs(feed["values"][:, -1] - samples["label"]).mean()
+    assert np.abs(found["value"] - samples["label"]).mean() < persistence
+
+
+def test_held_out_labels_are_bounded_by_the_memory_not_by_the_keys() -> None:
+    learner = Learner(small(), PUBLIC, 2)
+    keys = [f"k{i}" for i in range(100)]
+    for slot in range(405_000, 405_012):
+        learner.step(keys, np.full(100, slot), np.full(100, 50.0))
+    assert len(learner.held_out().samples["label"]) == learner.spec.network.capacity == 256
 
 
 def test_equal_states_give_equal_bytes_and_a_valid_model() -> None:

@@ -94,6 +94,7 @@ def test_labels_meet_only_the_forecast_for_their_own_slot() -> None:
     slots = np.array([100, 101, 103, 104, 104, 102, 105], np.int64)
     out = learner.step(["k"] * 7, slots, np.array([10.0, 11, 12, 13, 99, 99, 14]))
     assert out.scored.tolist() == [False, True, False, True, False, False, True]
+    assert out.learned.tolist() == [True, True, True, True, False, False, True]
     assert out.target.tolist() == [101, 102, 104, 105, 105, 105, 106]
     assert out.issued_value[1] == out.value[0]
     assert out.issued_quantiles[6].tobytes() == out.quantiles[3].tobytes()

@@ -57,6 +57,7 @@ def test_several_contracts_give_the_widest_bounds() -> None:
         (SHORT.replace("task: t", "task: T/../x"), "task"),
         (SHORT + "levels: [0.05, 0.4, 0.95]\n", "levels"),
         (SHORT + "horizon: 2\n", "horizon"),
+        (SHORT + "held_out: 47\n", "held_out"),  # the gate would never have enough labels
         (SHORT + "autoregression: {lags: 200}\n", "more lags"),
         (SHORT.replace("5min", "1h"), "wider than a day"),
         ("task: t\n", "contracts"),
