@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from producers import times
 from producers.sources import Row, Source
-from producers.units import unit_bytes
 from schemas.contract import Contract
 from schemas.errors import ConfigurationError
 from schemas.event import Field
+from schemas.partition import normal, unit_bytes
 
 LARGEST = 2**63 - 1
 _TRUE, _FALSE = frozenset(("true", "t", "yes", "y", "1")), frozenset(("false", "f", "no", "n", "0"))
@@ -64,7 +64,7 @@ class Parser:
     def __init__(self, contract: Contract, source: Source) -> None:
         event, unit = contract.event, contract.privacy.unit
         self._key, self._time = event.key, event.time.field
-        self._normalise = contract.privacy.normalise
+        self._normalise = contract.privacy.normalise if unit else ()
         self._sure = {event.key, event.time.field, *unit}
         self._unit = unit or (event.key,)
         self._plan: list[tuple[str, int, Callable[[object], object], object]] = []
@@ -106,7 +106,7 @@ class Parser:
                 return Broken(row, self._word(name) + "-missing", name)
             record[name] = value
         key = str(record[self._key]).encode()
-        hashed = unit_bytes([str(record[name]) for name in self._unit], self._normalise)
+        hashed = unit_bytes([normal(str(record[name]), self._normalise) for name in self._unit])
         return Event(row, key, hashed, record[self._time], record, unreadable)  # type: ignore[arg-type]
 
     def _word(self, name: str) -> str:

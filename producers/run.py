@@ -21,10 +21,10 @@ from producers.positions import Positions, Progress
 from producers.sources import Position, Row, Source, Spec, open_source
 from producers.sources.lines import LONGEST_LINE
 from producers.transaction import DoubtError, Transactions
-from producers.units import partition
 from schemas import dlq
 from schemas.contract import Contract
 from schemas.errors import ConfigurationError
+from schemas.partition import partition
 from streams.kafka.clients import Connection
 
 FLUSH_SECONDS = 0.1  # the longest that an event waits for its transaction to begin committing

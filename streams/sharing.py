@@ -33,7 +33,7 @@ from streams.privacy.keys import KeyChain
 from streams.privacy.ledger import EpochChanges, Ledger, LedgerChanges
 from streams.privacy.plan import Plan
 from streams.privacy.tags import Names
-from streams.privacy.units import Units, is_normal, units
+from streams.privacy.units import Units, units
 
 Int64 = NDArray[np.int64]
 Codes = NDArray[np.uint8]
@@ -49,14 +49,14 @@ DENIED = {
     PARTITIONS: "partitions-changed",
     KEY: "key-changed",
 }
-NO_KEY, NO_TIME, NO_UNIT, TIME_RANGE, OTHER_KEY, NOT_NORMAL = range(32, 38)
+NO_KEY, NO_TIME, NO_UNIT, TIME_RANGE, OTHER_KEY, MISPLACED = range(32, 38)
 REJECTED = {
     NO_KEY: "null-key",
     NO_TIME: "null-time",
     NO_UNIT: "null-unit",
     TIME_RANGE: "time-out-of-range",
     OTHER_KEY: "key-mismatch",
-    NOT_NORMAL: "key-not-normal",
+    MISPLACED: "wrong-partition",
 }
 
 
@@ -66,12 +66,14 @@ class RawBatch:
 
     `columns`: the contract's raw fields. `keys`: the records' keys (UTF-8 of the key field), None when
     unknown; a record whose key differs from its key field is rejected. `clock_ms`: int64 per row, the last
-    clock record before that row in the log, -1 where there was none.
+    clock record before that row in the log, -1 where there was none. `partition`: where the records lie, None
+    when they come from no topic; a unit that does not live there is rejected.
     """
 
     columns: pa.RecordBatch = field(repr=False)
     keys: list[bytes] | None = field(repr=False)
     clock_ms: Int64 = field(repr=False)
+    partition: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,12 @@ def share(batch: RawBatch, plan: Plan, keys: KeyChain | None, ledger: Ledger) ->
             raise ValueError("this plan needs keys")
         rows = np.flatnonzero(codes == 0)
         return _result(batch, plan, None, codes, rows, Draws(slots[rows], ()), ledger.changes(()))
-    epochs = (time - plan.anchor_ms) // plan.length_ms
-    _out_of_time(codes, epochs, batch.clock_ms, plan, keys)
     unit = plan.unit or (plan.key,)
     who = units([batch.columns.column(name) for name in unit], plan.normalise)
+    if plan.partitions > 1 and batch.partition is not None:
+        codes[(codes == 0) & (who.homes(plan.partitions) != batch.partition)] = MISPLACED
+    epochs = (time - plan.anchor_ms) // plan.length_ms
+    _out_of_time(codes, epochs, batch.clock_ms, plan, keys)
     parts, draws = _admit(codes, epochs, slots, who, plan, keys, ledger)
     rows = np.flatnonzero(codes == 0)
     draw = Draws(slots[rows], draws, unit[0] if who.as_is else "")
@@ -137,10 +141,6 @@ def _broken(batch: RawBatch, plan: Plan) -> Codes:
         same = pc.equal(pa.array(batch.keys, pa.binary()), key.cast(pa.string()).cast(pa.binary()))
         if same.null_count or not pc.all(same).as_py():
             codes[~same.fill_null(False).to_numpy(zero_copy_only=False)] = OTHER_KEY
-    if plan.partitions > 1 and plan.key in plan.unit:
-        normal = is_normal(key, plan.normalise)
-        if normal is not None:
-            codes[~normal] = NOT_NORMAL  # its unit may have another partition's ledger under its normal name
     far = integers(time)
     codes[(far < -MAX_TIME_MS) | (far >= MAX_TIME_MS)] = TIME_RANGE
     for name, code in (*((name, NO_UNIT) for name in plan.unit), (plan.time, NO_TIME), (plan.key, NO_KEY)):

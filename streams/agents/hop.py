@@ -67,7 +67,7 @@ class Hop:
         records, decoded = batch.records, batch.decoded
         clocks, clock_ms = _clocks(decoded, state.clock_ms)
         shared = share(
-            RawBatch(decoded.batch, _pick(records.keys, decoded.rows), clocks),
+            RawBatch(decoded.batch, _pick(records.keys, decoded.rows), clocks, records.partition),
             self._plan,
             self._keys,
             state.ledger,

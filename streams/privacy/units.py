@@ -5,8 +5,7 @@ The unit's fields as text, normalised as declared, one code per distinct unit.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from schemas.partition import normal, partition, unit_bytes
 from streams.privacy.grid import integers
 
 Int64 = NDArray[np.int64]
@@ -31,13 +31,11 @@ class Units:
     def pick(self, codes: Int64) -> list[str] | list[tuple[str, ...]]:
         return [self.names[i] for i in codes.tolist()]
 
-
-_STEPS: dict[str, Callable[[str], str]] = {
-    "nfc": lambda text: unicodedata.normalize("NFC", text),
-    "trim": str.strip,
-    "lower": str.lower,
-    "upper": str.upper,
-}
+    def homes(self, partitions: int) -> Int64:
+        """For each row the partition where its unit lives: everywhere else it would have a second ledger."""
+        texts = ([name] if isinstance(name, str) else name for name in self.names)
+        home = [partition(unit_bytes(each), partitions) for each in texts]
+        return np.array(home, np.int64)[self.codes] if home else self.codes
 
 
 def units(columns: Sequence[pa.Array], normalise: Sequence[str]) -> Units:
@@ -61,11 +59,8 @@ def _texts(column: pa.Array, normalise: Sequence[str]) -> Units:
     wanted = [step for step in normalise if step != "nfc" or not pc.all(pc.string_is_ascii(values)).as_py()]
     if not wanted:
         return Units(names, codes, as_is=True)
-    normal = {name: name for name in names}
-    for step in wanted:
-        normal = {name: _STEPS[step](text) for name, text in normal.items()}
     place: dict[str, int] = {}
-    merged = np.array([place.setdefault(normal[name], len(place)) for name in names], np.int64)
+    merged = np.array([place.setdefault(normal(name, normalise), len(place)) for name in names], np.int64)
     return Units(list(place), merged[codes] if len(merged) else codes)
 
 
@@ -73,18 +68,3 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
-
-
-def is_normal(column: pa.Array, normalise: Sequence[str]) -> NDArray[np.bool_] | None:
-    """Which texts already are in normal form; None where all are. Nulls are."""
-    if not pa.types.is_string(column.type):
-        return None
-    coded = column.fill_null("").dictionary_encode()
-    names: list[str] = coded.dictionary.to_pylist()
-    same = []
-    for name in names:
-        text = name
-        for step in normalise:
-            text = _STEPS[step](text)
-        same.append(text == name)
-    return None if all(same) else np.array(same)[integers(coded.indices)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from schemas.partition import partition as home
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import end, unique
 from tests.integration.share_help import DAY_MS, START_MS, Opening, Worker, opening
@@ -56,12 +58,13 @@ def fill(opened: Opening) -> list[int]:
     rng = random.Random(11)
     ends = []
     for partition in range(PARTITIONS):
+        cards = [card(unit, partition) for unit in range(UNITS)]
         records: list[tuple[bytes | None, bytes | None]] = [(b"clock", opened.clock(START_MS + DAY_MS // 2))]
         for row in range(EVENTS // PARTITIONS):
             unit, slot = row % UNITS, row // UNITS
             if rng.random() < 0.08:
                 slot = rng.randrange(slot + 1)
-            key = f"card-{unit:05d}.{partition}"
+            key = cards[unit]
             event = {
                 "card": key,
                 "at": START_MS + slot * 60_000,
@@ -75,6 +78,12 @@ def fill(opened: Opening) -> list[int]:
         opened.send(records, partition)
         ends.append(len(records))
     return ends
+
+
+def card(unit: int, partition: int) -> str:
+    """A name that lives in this partition."""
+    names = (f"card-{unit:05d}.{number}" for number in count())
+    return next(name for name in names if home(name.encode(), PARTITIONS) == partition)
 
 
 class Watch:

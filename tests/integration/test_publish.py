@@ -17,10 +17,10 @@ from pydantic import SecretStr
 
 from producers.publish import Report, Seen, publish, wall_ms
 from producers.sources import SourceChangedError
-from producers.units import partition
 from schemas import dlq
 from schemas.contract import load
 from schemas.errors import ConfigurationError, FatalError, RetriableError, WallError
+from schemas.partition import partition
 from sluice.stack.provision import open_contract
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import make_topics, read, unique

@@ -15,7 +15,6 @@ from producers.clock import LAST_STEP_MS, LOOK_AHEAD, LiveClock, ReplayClock, gr
 from producers.pace import CATCH_UP_SECONDS, Pace
 from producers.parse import Event, Parser
 from producers.sources import Row
-from producers.units import murmur2, partition, unit_bytes
 from schemas.contract import load
 from tests.unit.test_producer_parse import ALL, GOOD, Fake, contract
 from tests.unit.test_producer_parse import row as made_row
@@ -138,29 +137,6 @@ def test_pace_by_replay_speed() -> None:
     assert pace.due(START - DAY, 51.0) == pytest.approx(51.0)
     assert Pace().unlimited
     assert Pace(0, 0).unlimited
-
-
-def test_murmur2_is_kafkas() -> None:
-    # From the test of Apache Kafka's own Utils.murmur2.
-    known = {
-        b"21": -973932308,
-        b"foobar": -790332482,
-        b"a-little-bit-long-string": -985981536,
-        b"a-little-bit-longer-string": -1486304829,
-        b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
-        b"abc": 479470107,
-    }
-    for key, hashed in known.items():
-        assert murmur2(key) == hashed % 2**32
-    assert partition(b"21", 1) == 0
-    assert {partition(str(i).encode(), 5) for i in range(100)} == set(range(5))
-
-
-def test_spellings_of_one_unit_are_one() -> None:
-    words = ("nfc", "trim", "lower")
-    assert unit_bytes([" Zo\u00eb"], words) == unit_bytes(["ZOE\u0308 "], words)
-    assert unit_bytes(["s1"], words) == b"s1"
-    assert unit_bytes(["a", "bc"], words) != unit_bytes(["ab", "c"], words)
 
 
 class Rows(Fake):

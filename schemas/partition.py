@@ -1,4 +1,9 @@
-"""Which partition an event goes to: Kafka's own hash of its key, or of its privacy unit if it has one."""
+"""Who a privacy unit is, spelled one way, and in which partition of the raw topic it lives.
+
+Producer and share agent must agree to the byte: a unit in two partitions, or under two spellings, would have
+two ledger rows, and its slots would be shared twice. So the producer partitions by `unit_bytes`, and the
+agent, which trusts no producer, rejects what lies in another partition than `partition` says.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +19,23 @@ _WORDS: dict[str, Callable[[str], str]] = {
 }
 
 
-def unit_bytes(values: Sequence[str], normalise: Sequence[str]) -> bytes:
-    """What is hashed: one field as it is once normalised, several each with its length before it.
+def normal(text: str, words: Sequence[str]) -> str:
+    """The text after each word in turn, and composed again at the end: changing case can decompose it."""
+    if text.isascii():  # composed already, and stays so
+        for word in words:
+            text = _WORDS[word](text) if word != "nfc" else text
+        return text
+    for word in words:
+        text = _WORDS[word](text)
+    return _WORDS["nfc"](text) if "nfc" in words else text
 
-    Two spellings of one unit must not come to two partitions: each would have its own ledger row. A key in
-    normal form hashes as Kafka's own partitioners hash it.
+
+def unit_bytes(texts: Sequence[str]) -> bytes:
+    """What is hashed: one field as it is, several each with its length before it.
+
+    Of normal texts. A unit of one field then lives where Kafka's own partitioners put its key.
     """
-    parts = []
-    for text in values:
-        for word in normalise:
-            text = _WORDS[word](text)
-        parts.append(text.encode())
+    parts = [text.encode() for text in texts]
     if len(parts) == 1:
         return parts[0]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
@@ -46,7 +57,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
-@lru_cache(8_192)
+@lru_cache(1 << 17)
 def partition(data: bytes, count: int) -> int:
     """The partition of 0..count-1 that Kafka's default partitioner chooses for this key."""
     return (murmur2(data) & 0x7FFFFFFF) % count if count > 1 else 0
