@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from schemas.contract import Contract
 
 MAX_EPSILON = 100
+NAMES_A_UNIT = ("public", "pseudonym", "drop")
+SHORTEST_EPOCH_MS = 60_000  # a key chain takes a step of 1 us for every epoch since its first
 RECORD_LEVEL = ("-interval", "-pass", "-event", "-reading", "-record", "-trip")
 
 
@@ -33,6 +36,10 @@ def promise(contract: Contract) -> Iterator[Problem]:
         )
     if contract.mode == "open":
         return
+    if privacy.epoch.length_ms < SHORTEST_EPOCH_MS:
+        yield Problem(
+            ("privacy", "epoch"), "an epoch takes at least a minute.", "Write length: 1min or more."
+        )
     if privacy.epsilon <= 0:
         yield Problem(
             ("privacy", "epsilon"),
@@ -76,6 +83,14 @@ def promise(contract: Contract) -> Iterator[Problem]:
             "the events carry the unit, so nothing needs to be assumed.",
             "Write held_by: ledger.",
         )
+    for name, field in event.fields.items() if not privacy.unit else ():
+        names_it = re.sub(r"_?(id|no|nr|number|key)$", "", name.lower()) == privacy.protects.replace("-", "_")
+        if names_it and field.type in ("string", "int") and privacy.fields[name].kind in NAMES_A_UNIT:
+            yield Problem(
+                ("privacy", "unit"),
+                f"{name!r} seems to name the {privacy.protects}, so how many records one has need not be assumed.",
+                f"Write unit: [{name}] and held_by: ledger; or, if it names something else, rename the field.",
+            )
     needed = {event.time.field} if privacy.unit else {event.time.field, event.key}
     if not needed <= set(held.of):
         lacking = ", ".join(sorted(needed - set(held.of)))
@@ -94,8 +109,22 @@ def promise(contract: Contract) -> Iterator[Problem]:
         )
 
 
+def _as_it_is(contract: Contract) -> Iterator[Problem]:
+    """A source column that leaves through one field noised and through another as it is."""
+    noised = {contract.event.fields[name].column: name for name in contract.privacy.private_fields}
+    for name, rule in contract.privacy.fields.items():
+        twin = noised.get(contract.event.fields[name].column)
+        if twin is not None and rule.kind in ("public", "time", "pseudonym"):
+            yield Problem(
+                ("privacy", "fields", name),
+                f"it reads the same source column as {twin!r}, which is noised: the {rule.kind} one undoes that.",
+                "Drop one of the two.",
+            )
+
+
 def fields(contract: Contract) -> Iterator[Problem]:
     event, privacy = contract.event, contract.privacy
+    yield from _as_it_is(contract)
     for name, rule in privacy.fields.items():
         path: Loc = ("privacy", "fields", name)
         if name == event.key and rule.kind not in ("public", "pseudonym"):

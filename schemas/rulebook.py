@@ -10,6 +10,7 @@ from schemas.promises import fields, promise
 from schemas.rules import Count, Number, Time
 from schemas.targets import fields_of
 from schemas.text import Loc
+from schemas.units import duration_text
 
 if TYPE_CHECKING:
     from schemas.contract import Contract
@@ -77,6 +78,10 @@ def _structure(contract: Contract) -> Iterator[Problem]:
         for name in given:
             if name not in names:
                 yield Problem(path, f"{name!r} is not a field.", "Name fields of the event.")
+            elif part == "unit" and event.fields[name].type not in ("string", "int"):
+                yield Problem(  # -0.0 and 0.0, or NaN, would be one unit with two budgets
+                    path, f"{name!r} cannot name a unit: it is no string or int.", "Choose other fields."
+                )
     rule = privacy.fields.get(event.time.field)
     if rule is not None and not isinstance(rule, Time):
         yield Problem(
@@ -126,8 +131,17 @@ def warnings(contract: Contract) -> Iterator[str]:
                 "(as occupancy is from the cars that a count noises)? Then it undoes the noise. If not, "
                 "write {public: {because: ...}}."
             )
+        if rule.kind == "time" and name != event.time.field:
+            yield (
+                f"{name} is public to {duration_text(rule.grid_ms)} beside noised fields: do not keep it where it "
+                f"follows from the same {privacy.protects}s, as the end of a trip follows from its length."
+            )
+        if rule.kind == "pseudonym":
+            yield from _pseudonym(contract, name)
         if rule.kind == "public" and name in privacy.unit:
             yield f"{name} identifies a {privacy.protects} and is public: who sent, and when, is not hidden."
+        if isinstance(rule, Count | Number) and rule.sensitivity < rule.range:
+            yield from _missing(contract, name, rule)
         if isinstance(rule, Count | Number) and rule.metric and rule.sensitivity < rule.range:
             yield (
                 f"{name}: metric privacy. Values d apart lose epsilon x d / {rule.sensitivity * rule.step}: "
@@ -135,3 +149,35 @@ def warnings(contract: Contract) -> Iterator[str]:
             )
     if privacy.epsilon > 5:
         yield f"epsilon {privacy.epsilon} moves the odds by more than x148: hardly a promise."
+
+
+def _pseudonym(contract: Contract, name: str) -> Iterator[str]:
+    """What a pseudonym tells although it changes with every epoch."""
+    event, privacy = contract.event, contract.privacy
+    if name == event.key and contract.partitions > 1:
+        yield (
+            f"{name}: records lie in one of {contract.partitions} partitions by a public hash of the {name} behind "
+            "the pseudonym. That is the same in every epoch, and tells who it is not. One partition tells nothing."
+        )
+    if name == event.key and not privacy.unit:
+        yield (
+            f"{name} is hidden behind a pseudonym, but no unit is named. If it tells a {privacy.protects}, write "
+            f"unit: [{name}] and held_by: ledger: what is assumed about it nobody checks."
+        )
+    if name != event.key and name not in privacy.unit:
+        yield (
+            f"{name}: a pseudonym is not noise. Equal values look equal within an epoch, so frequent and rare ones "
+            "can be told by how often they come; a category is noised."
+        )
+
+
+def _missing(contract: Contract, name: str, rule: Count | Number) -> Iterator[str]:
+    """An aggregate that is missing where nobody was there: one unit moves it from its default to 1."""
+    nothing = min(max(int(-(rule.lower // rule.step)), 0), rule.range)
+    given = contract.event.fields[name].default
+    if rule.default_index != nothing or (given is not None and given != 0):
+        yield (
+            f"{name}: a missing value becomes {rule.default if given is None else given}, not 0. Where missing means "
+            f"that there was nobody, one {contract.privacy.protects} moves it by more than is noised: fill in 0 at "
+            "the source, or say default: 0."
+        )

@@ -20,6 +20,7 @@ MS = {
     "y": 31_536_000_000,
 }
 NAMED_MS = {"minute": MS["min"], "hour": MS["h"], "day": MS["d"], "week": MS["w"], "year": MS["y"]}
+LONGEST_MS = 1_000 * MS["y"]  # so that a time and a duration add up in 64 bits
 _DURATION = re.compile(r"^([1-9]\d{0,9})\s*(ms|s|min|h|d|w|y)$")
 
 
@@ -35,10 +36,10 @@ def duration_ms(value: Any) -> int:
         if value in NAMED_MS:
             return NAMED_MS[value]
         found = _DURATION.match(value)
-        if found:
+        if found and int(found[1]) * MS[found[2]] <= LONGEST_MS:
             return int(found[1]) * MS[found[2]]
     raise ValueError(
-        "not a duration; write a number and a unit, as in 15s, 5min, 1h, 7d, 1y, or day, hour, week"
+        "not a duration up to 1000y; write a number and a unit, as in 15s, 5min, 1h, 7d, 1y, or day, hour, week"
     )
 
 

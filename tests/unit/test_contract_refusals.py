@@ -61,6 +61,9 @@ CASES: dict[str, tuple[str, str, str]] = {
     "bad price": ("0 EUR", "free", "not a price"),
     "bad purpose": ("[traffic-forecasting]", "[]", "at least 1 item"),
     "bad duration": ("for: 90d", "for: soon", "not a duration"),
+    "endless duration": ("raw: 7d", "raw: 9999999999y", "not a duration up to 1000y"),
+    "epoch of seconds": ("length: day", "length: 1s", "at least a minute"),
+    "the unit is in the data": ("protects: vehicle", "protects: detector", "need not be assumed"),
     "bad name": ("contract: traffic.detector-counts ", "contract: Traffic Counts ", "contract:"),
     "bad version": ("version: 1.0.0", "version: one", "version:"),
     "major zero": ("version: 1.0.0", "version: 0.1.0", "version:"),
@@ -140,3 +143,64 @@ def test_a_public_field_of_the_same_people_is_warned_of() -> None:
 def test_not_a_contract(text: str) -> None:
     with pytest.raises(ContractError):
         parse(text)
+
+
+def test_a_column_that_is_noised_leaves_in_no_other_way() -> None:
+    twin = COUNTS.replace('column: "% Observed"', 'column: "Lane 1 Flow (Veh/5 Minutes)"')
+    parse(twin, EXAMPLES)  # the second is dropped
+    for rule in ("public", "{public: {because: it is}}", "pseudonym"):
+        with pytest.raises(ContractError, match="same source column as 'vehicles'"):
+            parse(twin.replace("observed_pct:   drop", f"observed_pct: {rule}"), EXAMPLES)
+
+
+@pytest.mark.parametrize("name", ["person", "person_id", "PersonNo", "person_key"])
+def test_a_unit_in_the_data_is_not_assumed_away(name: str) -> None:
+    """Else each of its 288 records a day would be noised as if there were two."""
+    text = COUNTS.replace("protects: vehicle", "protects: person").replace("observed_pct", name)
+    for rule in ("drop", "public", "pseudonym"):
+        with pytest.raises(ContractError, match="need not be assumed"):
+            parse(text.replace(f"{name}:   drop", f"{name}: {rule}"), EXAMPLES)
+
+
+def test_a_unit_is_text_or_a_whole_number() -> None:
+    """0.0 and -0.0 are equal numbers and two texts: one unit would have two budgets."""
+    text = COUNTS.replace("held_by: assumed ", "held_by: ledger ")
+    text = text.replace("protects: vehicle", "protects: vehicle\n  unit: [observed_pct]")
+    text = text.replace("per_unit: 1}", "per_unit: 256}")
+    parse(text, EXAMPLES)
+    for type_ in ("float", "bool"):
+        with pytest.raises(ContractError, match="cannot name a unit"):
+            parse(text.replace('{type: int, column: "% Obs', f'{{type: {type_}, column: "% Obs'), EXAMPLES)
+
+
+def warned(text: str) -> str:
+    return "\n".join(parse(text, EXAMPLES).warnings)
+
+
+def test_a_missing_aggregate_is_as_good_as_none() -> None:
+    """NULL is what a database sums up where nobody was: with another default one more vehicle moves all."""
+    vehicles = '{type: int, column: "Lane 1 Flow (Veh/5 Minutes)"'
+    assert "missing value becomes 9, not 0" in warned(
+        COUNTS.replace("per_unit: 1}", "per_unit: 1, default: 9}")
+    )
+    assert "missing value becomes 7, not 0" in warned(COUNTS.replace(vehicles, vehicles + ", default: 7"))
+    assert "missing value becomes -9, not 0" in warned(COUNTS.replace("min: 0,", "min: -9,"))
+    for good in ("per_unit: 1, default: 0}", "per_unit: 256, default: 9}"):
+        assert "missing value" not in warned(COUNTS.replace("per_unit: 1}", good))
+    assert "missing value" not in warned(COUNTS.replace(vehicles, vehicles + ", default: 0"))
+    assert "missing value" not in warned(COUNTS.replace("min: 0,", "min: 9,"))
+
+
+def test_what_a_pseudonym_tells_is_said() -> None:
+    key = COUNTS.replace("detector:       public", "detector: pseudonym")
+    assert "no unit is named" in warned(key)
+    assert "partitions" not in warned(key)
+    assert "one of 12 partitions by a public hash" in warned(key + "partitions: 12\n")
+    other = COUNTS.replace("observed_pct:   drop", "observed_pct: pseudonym")
+    assert "not noise" in warned(other)
+
+
+def test_a_second_public_time_is_warned_of() -> None:
+    text = COUNTS.replace("observed_pct:   {type: int", "observed_pct:   {type: timestamp")
+    text = text.replace("observed_pct:   drop", "observed_pct: {time: 1h}")
+    assert "public to 1 h" in warned(text)
