@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, PrivateAttr, StringConstraints, ValidationError, model_validator
 from pydantic import Field as Setting
-from pydantic import PrivateAttr, StringConstraints, ValidationError, model_validator
 
-from schemas import findings, public, records, rulebook, text
+from schemas import findings, names, public, records, rulebook, text
 from schemas.errors import ContractError
 from schemas.event import Event, Source
 from schemas.privacy import Privacy
@@ -17,7 +17,11 @@ from schemas.targets import Operator, Rename, Shares
 from schemas.terms import Keep, Terms
 from schemas.units import Part, digest
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*$", max_length=120)]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)*$", max_length=120),
+    AfterValidator(names.contract_name),
+]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,4}\.\d{1,5}\.\d{1,5}$")]
 EXAMPLES = Path(__file__).parent / "examples"
 

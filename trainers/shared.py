@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from schemas import names
 from schemas.codec import Decoder
 from schemas.errors import ConfigurationError, RetriableError
 from streams.kafka.records import Records
@@ -29,7 +30,7 @@ log = structlog.get_logger("sluice.train")
 
 def shared_topic(contract: str) -> str:
     """The shared topic of a contract named in a task: `name`, or the topic itself where the task names one."""
-    return contract if ".shared.v" in contract else f"{contract}.shared.v1"
+    return contract if names.is_shared_topic(contract) else f"{contract}.shared.v1"
 
 
 class SharedTopic:

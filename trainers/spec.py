@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from schemas import names
 from schemas.errors import ConfigurationError
 from schemas.text import read
 from schemas.units import MS, DurationMs, Part
@@ -75,7 +76,7 @@ class TaskSpec(Part):
     released). `zone` is the time zone of the seasons; the season of the values, not of a person.
     """
 
-    task: Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$", max_length=100)]
+    task: Annotated[str, AfterValidator(names.task_name)]
     about: str = ""
     contracts: Annotated[tuple[str, ...], Field(min_length=1)]
     target: str  # field of the contracts, as named there

@@ -1,7 +1,9 @@
 """Who may do what, generated from a contract or a task: pure, and the whole of the wall's rules.
 
-The broker denies whatever is not listed here. READ and WRITE include DESCRIBE. Names end in the major version
-or a dot where a prefix is meant, so that a contract's rights never reach another whose name begins alike.
+The broker denies whatever is not listed here. READ and WRITE include DESCRIBE. Topics and groups are named in
+full; a prefix ends in a dot, so that `traffic` never reaches `traffic-lights`. It does reach `traffic.lights`:
+transactional ids and subscribers' groups are held apart by principal, not by contract. Which names a task or
+a contract may have, so that their topics never meet: schemas/names.py.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from schemas import names
+from schemas.errors import WallError
 
 if TYPE_CHECKING:
     from schemas.contract import Contract
@@ -42,6 +47,11 @@ class ModelTopics:
 
     @classmethod
     def of(cls, task: str) -> ModelTopics:
+        """Raises WallError for a name under which a task's topics could be others'."""
+        try:
+            names.task_name(task)
+        except ValueError as problem:
+            raise WallError(f"No task may be named {task!r}: {problem}.", "Rename the task.") from None
         return cls(
             f"models.{task}.v1",
             f"models.{task}.chunks.v1",
@@ -68,8 +78,17 @@ def for_contract(contract: Contract) -> list[Right]:
 
 
 def for_task(task: str, shared_topics: Iterable[str]) -> list[Right]:
-    """Rights on the topics of one task. Trainers read shared topics alone, subscribers models alone."""
-    models = ModelTopics.of(task)
+    """Rights on the topics of one task. Trainers read shared topics alone, subscribers models alone.
+
+    Raises WallError for a topic that is no contract's shared one: a task file is not the owner's word.
+    """
+    models, shared_topics = ModelTopics.of(task), tuple(shared_topics)
+    for topic in shared_topics:
+        if not names.is_shared_topic(topic):
+            raise WallError(
+                f"Task {task!r} asks for {topic!r}, which is no shared topic.",
+                "Name contracts, or their shared topics, under `contracts` of the task.",
+            )
     own = (models.manifests, models.chunks, models.forecasts, models.record)
     return [
         *_topic("trainer", "READ", *shared_topics, *own, models.acks),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from schemas import contract as contracts
+from schemas.errors import ContractError, WallError
 from sluice.stack import acls
 from sluice.stack.acls import ModelTopics, Right
+from trainers.shared import shared_topic
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,34 @@ def test_no_super_user_gets_a_right_and_none_is_for_all(contract: contracts.Cont
     assert {right.principal for right in rights}.isdisjoint({"admin", "broker", "*", "ANONYMOUS"})
     assert "*" not in {right.name for right in rights}
     assert len(rights) == len(set(rights))
+
+
+@pytest.mark.parametrize(
+    "task", ["city.raw", "traffic.record", "traffic.acks", "shared", "a/b", "..", "Ä", ""]
+)
+def test_a_task_whose_topics_would_be_others_gets_no_rights(task: str) -> None:
+    """`models.city` + `city.raw`: the raw topic of the one were the manifests of the other."""
+    with pytest.raises(WallError, match="No task may be named"):
+        acls.for_task(task, [])
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["a.raw.v1", "city.shared.vehicles.raw.v1", "_schemas", "a.shared.v1.dlq.v1", "a.shared.v1\n", "*"],
+)
+def test_a_task_gets_no_right_on_what_is_not_shared(topic: str) -> None:
+    with pytest.raises(WallError, match="no shared topic"):
+        acls.for_task("t", ["a.shared.v1", topic])
+
+
+def test_no_contract_is_named_as_a_tasks_topics_are(contract: contracts.Contract) -> None:
+    text = (contracts.EXAMPLES / "traffic.detector-counts.yaml").read_text()
+    for name in ("models", "models.city"):
+        with pytest.raises(ContractError, match="begin with `models`"):
+            contracts.parse(text.replace(f"contract: {contract.contract}", f"contract: {name}"))
+
+
+def test_a_tasks_contract_never_stands_for_another_topic() -> None:
+    assert shared_topic("city.shared.vehicles") == "city.shared.vehicles.shared.v1"
+    assert shared_topic("city.shared.vehicles.raw.v1") == "city.shared.vehicles.raw.v1.shared.v1"
+    assert shared_topic("city.counts.shared.v2") == "city.counts.shared.v2"
