@@ -285,7 +285,7 @@ class Demo:
 
 
 def _sluice(*words: str) -> list[str]:
-    return [sys.executable, "-m", "sluice.cli.main", *words]
+    return children.python("sluice.cli.main", *words)
 
 
 def _figure(value: float) -> float:

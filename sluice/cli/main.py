@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Annotated
 
@@ -85,6 +86,7 @@ def _root(
 
 def main() -> None:
     """Entry point: errors become one message with its remedy and an exit code, never a stack trace."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child, a pool's included, imports from where the user stands
     try:
         build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except SluiceError as problem:

@@ -157,7 +157,9 @@ def _bar() -> Iterator[Report]:
 
 
 def _start_detached(home: Home, ports: tuple[int, int], report: Report) -> None:
-    command = [sys.executable, "-m", "sluice.stack.supervisor", str(home.path), *map(str, ports)]
+    from sluice.stack import children
+
+    command = children.python("sluice.stack.supervisor", str(home.path), *map(str, ports))
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True
     )

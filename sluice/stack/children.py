@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,13 @@ class Child:
                 process_group=0,
                 env={**environment(), **(variables or {})},
             )
+
+
+def python(module: str, *words: str) -> list[str]:
+    """A command that runs one of our modules. -P: else the folder where the user stands comes first on the path,
+    and a file `json.py` that somebody left there, in /tmp or among downloads, would run as the user.
+    """
+    return [sys.executable, "-P", "-m", module, *words]
 
 
 def leashed(role: str, command: list[str], out: Path) -> Child:

@@ -119,8 +119,8 @@ class Stack:
 
     def _start_registry(self) -> None:
         self.registry_port = ports.claim(self.registry_port, "--registry-port")
-        command = [sys.executable, "-m", "sluice.stack.registry", "--port", str(self.registry_port)]
-        command += ["--home", str(self.home.path), "--bootstrap", self.broker.bootstrap]
+        words = ["--port", str(self.registry_port), "--home", str(self.home.path)]
+        command = children.python("sluice.stack.registry", *words, "--bootstrap", self.broker.bootstrap)
         self._registry_child = children.leashed("registry", command, self.home.logs / "registry.out")
         self.registry = self._registry_child.spawn()
 

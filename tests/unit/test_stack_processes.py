@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ConfigurationError, FatalError, RetriableError, SluiceError
-from sluice.stack import broker, keeper, leash, ports, runs
+from sluice.stack import broker, children, keeper, leash, ports, runs
 from sluice.stack.home import Home
 
 STARTER = """\
@@ -151,3 +151,15 @@ def test_ports() -> None:
         holder.listen()
         with pytest.raises(ConfigurationError, match="is taken"):
             ports.claim(holder.getsockname()[1], "--port")
+
+
+def test_no_child_imports_from_where_the_user_stands(tmp_path: Path) -> None:
+    """Somebody left `argparse.py` among the files of a shared folder, and `sluice up` is called there."""
+    (tmp_path / "argparse.py").write_text("raise SystemExit(99)")
+    command = children.python("sluice.stack.registry", "--help")
+    assert subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_no_command_starts_a_module_by_itself() -> None:
+    sources = Path(children.__file__).parents[1].rglob("*.py")
+    assert [file.name for file in sources if '"-m"' in file.read_text()] == ["children.py"]
