@@ -188,16 +188,18 @@ def test_two_workers_share_the_partitions_and_one_takes_over(stack: RunningStack
     for thread in threads:
         thread.start()
     try:
-        deadline, turn = time.monotonic() + 60, 0
-        while turn < 6:
-            if turn < 3 or all(worker.seen for worker in workers):
-                for partition in range(partitions):
-                    send(stack.admin, f"{name}.in", payload(turn * 500, turn * 500 + 500), partition)
-                turn += 1
-            if turn == 4:
+        for turn in range(6):
+            deadline = time.monotonic() + 60
+            while turn == 3 and not all(worker.pipe.assigned for worker in workers):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            for partition in range(partitions):
+                send(stack.admin, f"{name}.in", payload(turn * 500, turn * 500 + 500), partition)
+            while turn == 3 and not all(worker.seen for worker in workers):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            if turn == 3:
                 stop[0].set()
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
         for partition in range(partitions):
             deadline = time.monotonic() + 60
             while group_offset(stack.admin, f"g.{name}", f"{name}.in", partition) < 3000:
