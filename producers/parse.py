@@ -77,6 +77,8 @@ class Parser:
                 raise missing_column(contract, name, title, source)
             index = source.columns.index(title) if title in source.columns else -1
             convert = read_time if field.type == "timestamp" else CONVERTERS[field.type]
+            if contract.privacy.fields[name].kind in ("count", "number"):
+                convert = NOISED[field.type]
             self._plan.append((name, index, convert, _default(field)))
 
     def parse(self, row: Row) -> Event | Broken:
@@ -213,6 +215,31 @@ CONVERTERS: dict[str, Callable[[object], object]] = {
     "float": _float,
     "bool": _bool,
 }
+
+
+def _noised_int(cell: object) -> int:
+    """On the line of the grid it will meet: floored, and at most LARGEST. Two cells that one unit tells apart
+    must not become a bound and a default: 12 and 12.5, 2**63 - 1 and 2**63 stay neighbours."""
+    try:
+        return _int(cell)
+    except UnreadableError:
+        value = cell if isinstance(cell, int) and not isinstance(cell, bool) else _noised_float(cell)
+    if value != value:  # NaN
+        raise UnreadableError
+    return math.floor(min(max(value, -LARGEST - 1), LARGEST))
+
+
+def _noised_float(cell: object) -> float:
+    """As `_float`; what no float can hold is infinite."""
+    try:
+        return _float(cell)
+    except UnreadableError:
+        if isinstance(cell, int) and not isinstance(cell, bool):
+            return math.inf if cell > 0 else -math.inf
+        raise
+
+
+NOISED: dict[str, Callable[[object], object]] = {"int": _noised_int, "float": _noised_float}
 
 
 def parse_all(parser: Parser, rows: Sequence[Row]) -> list[Event | Broken]:

@@ -77,9 +77,14 @@ def _object(line: Line) -> dict[str, object] | str:
         return line.reason
     raw = line.raw.removeprefix(b"\xef\xbb\xbf") if line.number == 1 else line.raw
     try:
-        found = json.loads(raw.decode())
+        found = json.loads(raw.decode(), parse_int=_integer)
     except UnicodeDecodeError:
         return "not-utf-8"
     except (ValueError, RecursionError):
         return "not-json"
     return found if isinstance(found, dict) else "not-an-object"
+
+
+def _integer(digits: str) -> int | float:
+    """Python reads no number of more than 4,300 digits; the line must not be rejected for its value."""
+    return int(digits) if len(digits) <= 640 else float(digits)
