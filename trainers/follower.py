@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.manifest import (
-    CONTEXT,
     FILE_LIMIT,
-    GRAPH,
+    NEEDED,
     File,
     Manifest,
     RefusedError,
@@ -28,8 +27,7 @@ from trainers.manifest import (
 from trainers.pins import Pin
 from trainers.serving import Model, load
 
-NEEDED = (GRAPH, CONTEXT)  # what a subscriber loads; weights and card are for trainers and people
-STORE_LIMIT = 64 << 20  # bytes of chunks that wait for a manifest
+STORE_LIMIT = FILE_LIMIT  # of chunks that wait: with less, a large release's push each other out
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def _file(manifest: Manifest, file: File, chunks: Mapping[str, bytes]) -> bytes:
 
 
 class Chunks:
-    """Chunks that came and are not yet used, oldest first; the oldest go when there are more than 64 MiB."""
+    """Chunks that came and are not yet used, oldest first; the oldest go when there are more than 256 MiB."""
 
     def __init__(self, limit: int = STORE_LIMIT) -> None:
         self._held: dict[str, bytes] = {}

@@ -32,7 +32,7 @@ from trainers.signing import KEY_BYTES, SIGNATURE_BYTES, Signer, verify
 
 FORMAT = 1
 CHUNK_BYTES = 512 << 10
-FILE_LIMIT = 256 << 20  # one file of a release; more is refused before memory is spent on it
+FILE_LIMIT = 256 << 20  # what a subscriber needs of a release; more is refused before memory is spent
 MANIFEST_LIMIT = 1 << 20
 DOMAIN = b"sluice/1/model-update\0"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,6 +44,8 @@ MEDIA_TYPES = {
     CONTEXT: "application/safetensors",
     CARD: "text/markdown",
 }
+
+NEEDED = (GRAPH, CONTEXT)  # what a subscriber loads; weights and card are for trainers and people
 
 Source = tuple[str, str, int]  # cluster id, topic, partition
 

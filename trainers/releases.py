@@ -13,6 +13,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ssl import create_default_context
 from types import TracebackType
@@ -57,15 +58,23 @@ class Entry:
 class ReleaseLog:
     """Reads `models.<task>.v1` and `models.<task>.chunks.v1`. For one thread.
 
-    `with` waits up to `timeout_seconds` for the broker and the task. Raises WallError where the broker
-    refuses this principal or the task is not open, RetriableError where it does not answer.
+    `with` waits up to `timeout_seconds` for the broker and the task, and tells `waiting` why meanwhile. Raises
+    WallError where the broker refuses this principal or the task is not open, RetriableError where it does
+    not answer.
     """
 
-    def __init__(self, connection: Connection, task: str, name: str, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        task: str,
+        name: str,
+        timeout_seconds: float = 30.0,
+        waiting: Callable[[RetriableError], None] = lambda _: None,
+    ) -> None:
         self._manifests = TopicPartition(f"models.{task}.v1", 0)
         self._chunks = TopicPartition(f"models.{task}.chunks.v1", 0)
         self._task = task
-        self._timeout = timeout_seconds
+        self._timeout, self._waiting = timeout_seconds, waiting
         self._principal = connection.principal
         self._refused: KafkaError | None = None
         self._settings = connection.settings(
@@ -119,7 +128,8 @@ class ReleaseLog:
         """Collects the release's chunks, for at most `seconds`. What is missing then, is missing."""
         wanted, end = set(needed(manifest)), time.monotonic() + seconds
         since = TopicPartition(self._chunks.topic, 0, max(0, entry.timestamp_ms - BEFORE_MS))
-        at = self._consumer.offsets_for_times([since], timeout=CALL_SECONDS)[0].offset
+        with self._calling():
+            at = self._consumer.offsets_for_times([since], timeout=CALL_SECONDS)[0].offset
         self._next_chunk = at if at >= 0 else OFFSET_BEGINNING
         self._assign(TopicPartition(self._chunks.topic, 0, self._next_chunk))
         while wanted and time.monotonic() < end and not stopping.is_set():
@@ -152,14 +162,19 @@ class ReleaseLog:
     def done(self, entry: Entry) -> None:
         """Marks a manifest as decided, so that `sluice lag` shows how far this subscriber is."""
         place = TopicPartition(self._manifests.topic, 0, entry.offset + 1)
-        self._consumer.commit(offsets=[place], asynchronous=True)
+        try:
+            self._consumer.commit(offsets=[place], asynchronous=True)
+        except (
+            KafkaException
+        ) as problem:  # only `sluice lag` looks at it, and the next release brings another
+            log.warning("offset not committed", task=self._task, error=problem.args[0].name())
 
     def _open(self) -> None:
         end, wait = time.monotonic() + self._timeout, 0.1
         while True:
             problem: KafkaError | None = None
             try:
-                found = self._consumer.list_topics(self._manifests.topic, timeout=min(2.0, self._timeout))
+                found = self._consumer.list_topics(self._manifests.topic, timeout=min(2.0, self._timeout / 4))
                 problem = found.topics[self._manifests.topic].error
                 self.cluster = found.cluster_id or ""
                 if problem is None:
@@ -170,8 +185,11 @@ class ReleaseLog:
                 problem = error.args[0]
             self._consumer.poll(0)  # hears what the error callback has to say
             self._raise_if_refused()
+            told = self._translated(problem)
             if time.monotonic() > end:
-                raise self._translated(problem)
+                raise told
+            if isinstance(told, RetriableError):
+                self._waiting(told)
             time.sleep(wait)
             wait = min(2 * wait, 2.0)
 
@@ -183,8 +201,17 @@ class ReleaseLog:
             )
         return RetriableError(f"The broker does not answer ({problem.name()}).", "Look at `sluice status`.")
 
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as problem:
+            self._raise_if_refused()
+            raise self._translated(problem.args[0]) from None
+
     def _watermarks(self) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(self._manifests, timeout=CALL_SECONDS)
+        with self._calling():
+            low, high = self._consumer.get_watermark_offsets(self._manifests, timeout=CALL_SECONDS)
         return int(low), int(high)
 
     def _between(self, start: int, end: int) -> list[Entry]:

@@ -81,7 +81,7 @@ class Subscription:
         self._name = name
         self._history: deque[Update] = deque(maxlen=HISTORY)
         self._changed = threading.Condition()
-        self._problem: Exception | None = None
+        self._problem: Exception | None = None  # RetriableError: it tries again; else the thread has ended
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name=f"sluice-subscribe-{task}", daemon=True)
         self._thread.start()
@@ -109,6 +109,13 @@ class Subscription:
         return model.manifest.version if model else 0
 
     @property
+    def problem(self) -> Exception | None:
+        """Why no news can come, None while they can. A RetriableError passes by itself; after any other the
+        subscription has ended, and the model in use grows old (see `Forecast.as_of`).
+        """
+        return self._problem
+
+    @property
     def pin(self) -> Pin:
         """Whose signature is asked for (`.fingerprint`) and where that comes from (`.origin`)."""
         return self._follower.pin
@@ -123,7 +130,7 @@ class Subscription:
         """The model once its version is above `version`. Raises as `model` does."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._problem is not None or self._stopping.is_set() or self.version > version,
+                lambda: self._ended or self._stopping.is_set() or self.version > version,
                 timeout_seconds,
             )
             model = self._follower.model
@@ -168,23 +175,40 @@ class Subscription:
     def __repr__(self) -> str:
         return f"Subscription({self.task!r}, version {self.version}, signer {self.pin.fingerprint})"
 
+    @property
+    def _ended(self) -> bool:
+        return self._problem is not None and not isinstance(self._problem, RetriableError)
+
     def _main(self) -> None:
-        try:
-            releases_of = ReleaseLog(self._connection, self.task, self._name, self._timeout)
-            with releases_of as releases, Acks(self._connection, self.task) as acks:
-                self._acks = acks
-                self._follower.pin = self._follower.pin.on_cluster(releases.cluster)
-                self._begin(releases)
-                self._follow(releases)
-        except Exception as problem:
-            with self._changed:
-                self._problem = problem
-                self._changed.notify_all()
-            log.error("subscription ended", task=self.task, error=type(problem).__name__)
+        while not self._stopping.is_set():
+            try:
+                self._attend()
+            except Exception as problem:
+                self._tell(problem)
+                log.error("subscription stopped", task=self.task, error=type(problem).__name__)
+                if self._ended:
+                    return
+                self._stopping.wait(RETRY_SECONDS)
+
+    def _attend(self) -> None:
+        releases_of = ReleaseLog(self._connection, self.task, self._name, self._timeout, self._tell)
+        with releases_of as releases, Acks(self._connection, self.task) as acks:
+            self._tell(None)
+            self._acks = acks
+            self._follower.pin = self._follower.pin.on_cluster(releases.cluster)
+            self._begin(releases)
+            self._follow(releases)
+
+    def _tell(self, problem: Exception | None) -> None:
+        with self._changed:
+            self._problem = problem
+            self._changed.notify_all()
 
     def _begin(self, releases: ReleaseLog) -> None:
-        """Takes the newest release that holds, going back from the end of the log."""
+        """Takes the newest release that holds, going back from the end of the log to the one in use."""
         for entry in releases.newest_first():
+            if self._follower.model is not None and entry.key == self._follower.model.manifest.release:
+                return
             chunks = Chunks()
             try:
                 manifest = self._follower.consider(entry.value)

@@ -21,7 +21,7 @@ from trainers import gate, release
 from trainers.checkpoint import Parts
 from trainers.events import Forecasts
 from trainers.learner import Learner
-from trainers.manifest import Manifest, chunk_key, seal, split
+from trainers.manifest import FILE_LIMIT, NEEDED, Manifest, chunk_key, seal, split
 from trainers.signing import Signer
 from trainers.spec import Public, TaskSpec
 from trainers.tensors import dump, load
@@ -195,6 +195,10 @@ class Trainer:
         version = line.version + 1
         contracts = [setting.public_of(id_) for _, id_ in sorted(line.schemas.items())]
         contents = release.files(setting.spec, learner, graph, version, contracts)
+        size = sum(len(contents[name]) for name in NEEDED)
+        if size > FILE_LIMIT:
+            why = f"refused: a release of {size >> 20} MiB, a subscriber takes {FILE_LIMIT >> 20} MiB"
+            return Candidate(number, gate.Verdict(False, (*verdict.reasons, why)), scores)
         manifest = release.manifest(
             setting.spec,
             learner,

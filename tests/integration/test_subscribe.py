@@ -21,7 +21,9 @@ from fastavro import schemaless_reader
 from pydantic import SecretStr
 
 from schemas.errors import RetriableError, WallError
+from sluice.stack.home import Home
 from sluice.stack.provision import open_task
+from sluice.stack.supervisor import Stack
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import read, unique
 from tests.integration.train_help import open_shared, open_training, share
@@ -221,6 +223,37 @@ def test_a_wrong_password_is_told(stack: RunningStack, releases: Releases) -> No
         pytest.raises(WallError, match="name or password"),
     ):
         model.forecast("a")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_it_outlives_the_broker_and_may_start_before_it(tmp_path: Path) -> None:
+    """Down at the start, later gone and back again: the app's one subscription gets every release."""
+    home = Home(tmp_path / "own")
+    owner = Stack(home)
+    owner.start()
+    running = RunningStack(home.path, owner)
+    releases = Releases(running, "toy")
+    releases.publish(releases.make(1))
+    owner.stop()
+    port, registry_port = owner.broker.port, owner.registry_port
+    with releases.follow(timeout_seconds=2.0) as model:
+        with pytest.raises(RetriableError, match="does not answer"):
+            model.forecast("a")
+        until(lambda: isinstance(model.problem, RetriableError))
+        for version in (1, 2):
+            again = Stack(home, port, registry_port)
+            again.start()
+            try:
+                releases.stack = RunningStack(home.path, again)
+                if version > 1:
+                    releases.publish(releases.make(version))
+                assert model.wait(version - 1, 60).forecast("a").version == version
+                assert model.problem is None
+            finally:
+                again.stop()
+            assert model.forecast("a").version == version  # without a broker too
+        assert [update.reason for update in model.history] == ["", ""]
 
 
 def test_from_shared_counts_to_the_command_line(stack: RunningStack) -> None:

@@ -128,6 +128,13 @@ def test_a_graph_that_does_not_load_is_refused() -> None:
     assert not any(candidate.verdict.publish for candidate in candidates)
 
 
+def test_a_release_that_no_subscriber_would_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.trainer.FILE_LIMIT", 10_000)
+    candidates, _, _ = run([])
+    assert not any(candidate.verdict.publish for candidate in candidates)
+    assert "a subscriber takes 0 MiB" in candidates[-1].verdict.reasons[-1]
+
+
 def test_old_releases_are_cleared_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainers.trainer.KEPT_RELEASES", 1)
     candidates, _, parts = run([])

@@ -16,7 +16,7 @@ import pytest
 from schemas.errors import ConfigurationError
 from tests.releases import OTHER, SIGNER, SOURCE, Made, context, graph, make
 from trainers.follower import Chunks, Follower
-from trainers.manifest import CONTEXT, GRAPH, RefusedError
+from trainers.manifest import CONTEXT, FILE_LIMIT, GRAPH, RefusedError
 from trainers.pins import Pin, open_pin, save_pin
 from trainers.serving import UnknownKeyError
 from trainers.signing import open_signer
@@ -214,3 +214,11 @@ def test_a_subscriber_imports_the_base_install_only() -> None:
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_chunks_of_the_largest_release_fit() -> None:
+    chunks, piece = Chunks(), bytes(512 << 10)
+    keys = [f"00000001-0123456789ab/{GRAPH}/{index:04d}" for index in range(FILE_LIMIT // len(piece))]
+    for key in keys:
+        chunks.put(key, piece)
+    assert set(keys) == set(chunks.view())
