@@ -51,6 +51,7 @@ def contract(
     epsilon: str = "24",
     more: str = "",
     top: str = "",
+    time: str = "format: epoch_ms",
 ) -> Contract:
     return parse(f"""
 contract: test.walks
@@ -59,7 +60,7 @@ owner: did:web:test.example
 source: {{kind: csv, path: none.csv}}
 event:
   key: {key}
-  time: {{field: at, format: epoch_ms}}
+  time: {{field: at, {time}}}
   fields:{fields}
 privacy:
   protects: person

@@ -95,9 +95,15 @@ class Plan:
 
 
 def _section(contract: Contract, shared: tuple[Projection, ...], ids: dict[str, int]) -> dict[str, Any]:
-    privacy = contract.privacy
+    privacy, event = contract.privacy, contract.event
     held = privacy.contribution
     return {
+        # What makes a unit and a slot: read from elsewhere, the same record would be shared in a second one.
+        "read": {
+            str(ids[name]): event.fields[name].column for name in (event.key, event.time.field, *privacy.unit)
+        },
+        "format": event.time.format,
+        "zone": event.time.zone or "",
         "contribution": {"held_by": held.held_by, "max": held.max, "of": [ids[name] for name in held.of]},
         "engine": privacy.engine,
         "epoch": {"anchor_ms": privacy.epoch.anchor_ms, "length_ms": privacy.epoch.length_ms},

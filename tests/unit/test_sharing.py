@@ -22,6 +22,7 @@ from streams.sharing import RawBatch, share
 from tests.privacy_cases import (
     DAY_MS,
     EPOCH,
+    FIELDS,
     MINUTE_MS,
     START_MS,
     chain,
@@ -331,8 +332,14 @@ def test_what_changes_the_canonical_section_and_what_does_not() -> None:
         contract(rules=contract_rules("place: public", "place: drop")),
         contract(more="normalise: [nfc, lower]"),
         contract(more="engine: diffprivlib", rules=contract_rules("[good, bad]", "[good]")),
+        contract(fields=FIELDS.replace("at: {type: timestamp}", "at: {type: timestamp, column: then}")),
+        contract(fields=FIELDS.replace("person: {type: string}", "person: {type: string, column: who}")),
+        contract(time="format: iso8601, zone: UTC"),
+        contract(time="format: iso8601, zone: Europe/Berlin"),  # moves every record to another slot
     ]
-    assert len({base, *(Plan.of(of).c_digest for of in changed)}) == 10
+    assert len({base, *(Plan.of(of).c_digest for of in changed)}) == 14
+    other = contract(fields=FIELDS.replace("steps: {type: int}", "steps: {type: int, column: walked}"))
+    assert Plan.of(other).c_digest == base  # its slots stay what they were
     assert PLAN.canonical.isascii()
     assert b" " not in PLAN.canonical
     assert b"." not in PLAN.canonical.replace(b'"0.5"', b"").replace(b'"0.25"', b"")  # no floats
