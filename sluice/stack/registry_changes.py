@@ -16,6 +16,7 @@ from sluice.stack.registry_rules import DEFAULT_LEVEL, Reference, Schema
 from sluice.stack.registry_store import (
     DEFAULT_MODE,
     MODES,
+    MOST_REFERENCES,
     Record,
     Store,
     Version,
@@ -197,7 +198,9 @@ def _resolved(store: Store, references: tuple[Reference, ...]) -> list[str]:
     try:
         return store.resolve(references)
     except KeyError as missing:
-        raise reply.invalid_schema(f"a reference leads nowhere: {missing}.") from None
+        raise reply.invalid_schema(
+            f"a reference leads nowhere, to itself or to more than {MOST_REFERENCES} others: {missing}."
+        ) from None
 
 
 def _check_import(store: Store, subject: str, schema: Schema, number: int, schema_id: int) -> None:

@@ -30,6 +30,10 @@ LEVELS = (
     "FULL_TRANSITIVE",
 )
 DEFAULT_LEVEL = "BACKWARD"
+# The library compares every record with every other one in a union, and copies a list for each field: 512 records
+# took 9 s, 7,000 fields 22, 1,500 records minutes, in which nobody else is answered. Within these: 2 s at worst. The
+# largest contract (200 fields) needs half.
+MOST_TYPES, MOST_NAMES = 2_000, 64
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 
 
@@ -116,9 +120,10 @@ def _cannot_read(reader: Resolved, writer: Resolved, meaning: str) -> list[str]:
 
 
 def _avro(tree: Any, resolved: Sequence[str]) -> Any:
-    """Avro's own object of the schema. Raises Refused where Avro does not take it."""
+    """Avro's own object of the schema. Raises Refused where Avro does not take it, or where it is too large."""
     names = Names(validate_names=True)
     try:
+        _check_size([tree, *(json.loads(text) for text in resolved)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an unknown logical type is ignored, as the specification says
             for text in resolved:
@@ -128,6 +133,23 @@ def _avro(tree: Any, resolved: Sequence[str]) -> Any:
         raise invalid_schema(f"{type(problem).__name__}: {problem}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
         raise invalid_schema(f"not an Avro schema ({type(problem).__name__}).") from None
+
+
+def _check_size(trees: list[Any]) -> None:
+    """Counts what stands where a type may stand, and names among it. Raises Refused."""
+    types, names = 0, 0
+    while trees:
+        tree = trees.pop()
+        types += 1
+        if isinstance(tree, list):
+            trees += tree
+        elif isinstance(tree, dict):
+            names += "name" in tree
+            fields = tree.get("fields")
+            trees += [tree[part] for part in ("type", "items", "values") if part in tree]
+            trees += [field.get("type") for field in fields or () if isinstance(field, dict)]
+        if types > MOST_TYPES or names > MOST_NAMES:
+            raise invalid_schema(f"larger than {MOST_TYPES} types or {MOST_NAMES} named ones.")
 
 
 def _fold(tree: Any) -> Any:

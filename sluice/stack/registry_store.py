@@ -24,6 +24,7 @@ from sluice.stack.registry_rules import DEFAULT_LEVEL, LEVELS, Reference, Schema
 Record = tuple[bytes, bytes | None]
 MODES = ("READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT")
 DEFAULT_MODE = "READWRITE"
+MOST_REFERENCES = 64  # that one schema may need, those of its references included
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +109,29 @@ class Store:
             }
         )
 
-    def resolve(
-        self, references: tuple[Reference, ...], seen: frozenset[Reference] = frozenset()
-    ) -> list[str]:
-        """Texts of all references, what others need first.
+    def resolve(self, references: tuple[Reference, ...]) -> list[str]:
+        """Texts of all references, what others need first. Each is visited once: by their paths, 30 schemas of
+        which each refers twice to the one before are 2^30 visits.
 
-        Raises KeyError where one does not exist or refers to itself.
+        Raises KeyError where one does not exist or refers to itself, or where there are more than 64.
         """
-        texts: list[str] = []
-        for reference in references:
-            if reference in seen:
-                raise KeyError(reference.subject)
-            found = self.subjects[reference.subject][reference.version].schema
-            for text in (*self.resolve(found.references, seen | {reference}), found.text):
-                if text not in texts:
-                    texts.append(text)
-        return texts
+        texts: dict[tuple[str, int], str] = {}
+        begun: set[tuple[str, int]] = set()
+
+        def visit(wanted: tuple[Reference, ...]) -> None:
+            for reference in wanted:
+                place = (reference.subject, reference.version)
+                if place in texts:
+                    continue
+                if place in begun or len(begun) == MOST_REFERENCES:
+                    raise KeyError(reference.subject)
+                begun.add(place)
+                found = self.subjects[reference.subject][reference.version].schema
+                visit(found.references)
+                texts[place] = found.text
+
+        visit(references)
+        return list(dict.fromkeys(texts.values()))
 
     def _take(self, key: dict[str, Any], value: dict[str, Any] | None) -> None:
         match key["keytype"]:

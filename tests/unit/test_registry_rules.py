@@ -96,3 +96,35 @@ def test_schemas_that_are_no_records(text: str) -> None:
 
 def test_unknown_logical_types_are_plain_types() -> None:
     assert read('{"type": "long", "logicalType": "aeons"}').kind == "AVRO"
+
+
+def union_of_records(records: int, field: str) -> str:
+    branches = [
+        {"type": "record", "name": f"R{i}", "fields": [{"name": field, "type": "int"}]}
+        for i in range(records)
+    ]
+    return json.dumps({"type": "record", "name": "U", "fields": [{"name": "a", "type": branches}]})
+
+
+def test_a_schema_that_would_keep_the_registry_busy_is_refused() -> None:
+    """1,500 records in a union (90 kB): any reader could stop the registry for minutes with one comparison."""
+    wide = json.dumps(
+        {"type": "record", "name": "W", "fields": [{"name": f"f{i}", "type": "int"} for i in range(7_000)]}
+    )
+    for text in (union_of_records(1_500, "x"), wide):
+        with pytest.raises(Refused, match="larger than"):
+            read(text)
+    with pytest.raises(Refused, match="larger than"):
+        read(record_of("R", "int"), (), [union_of_records(64, "x")])
+    one, other = read(union_of_records(60, "x")), read(union_of_records(60, "y"))
+    assert differences((one, []), [(other, [])], "FULL")
+
+
+def record_of(name: str, kind: str) -> str:
+    return json.dumps({"type": "record", "name": name, "fields": [{"name": "a", "type": kind}]})
+
+
+@pytest.mark.parametrize("fields", [1, "x", {"a": 1}, [1], [{"name": "a"}], None])
+def test_a_schema_of_a_strange_shape_is_refused_and_not_a_crash(fields: object) -> None:
+    with pytest.raises(Refused):
+        read(json.dumps({"type": "record", "name": "R", "fields": fields}))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sluice.stack import registry_changes as changes
 from sluice.stack.registry_memory import MemoryLog
 from sluice.stack.registry_replies import Refused
-from sluice.stack.registry_rules import Schema
+from sluice.stack.registry_rules import Reference, Schema
 from sluice.stack.registry_store import NOOP, Record, Store
 
 SUBJECTS = ("a", "b")
@@ -155,3 +155,25 @@ def test_two_writers_are_noticed() -> None:
         key = f'{{"keytype":"SCHEMA","subject":"s","version":{version},"magic":1}}'
         store.apply(key.encode(), json.dumps(value).encode(), version)
     assert store.conflicts == 1
+
+
+def test_references_are_visited_once_each_however_many_ways_lead_there() -> None:
+    """30 schemas of which each refers twice to the one before: 2^30 visits, and the registry answers nobody."""
+    store = Store()
+
+    def put(number: int, *references: tuple[str, int]) -> None:
+        told = [{"name": name, "subject": f"s{of}", "version": 1} for name, of in references]
+        value = {"subject": f"s{number}", "version": 1, "id": number + 1, "schema": f"text {number}"}
+        key = {"keytype": "SCHEMA", "subject": f"s{number}", "version": 1, "magic": 1}
+        store.apply(json.dumps(key).encode(), json.dumps({**value, "references": told}).encode(), number)
+
+    put(0)
+    for number in range(1, 64):
+        put(number, ("A", number - 1), ("B", number - 1))
+    assert store.resolve((Reference("A", "s40", 1),)) == [f"text {i}" for i in range(41)]
+    assert len(store.resolve((Reference("A", "s63", 1),))) == 64
+    put(64, ("A", 63))
+    put(65, ("A", 65))
+    for number in (64, 65, 66):  # too many, itself, none
+        with pytest.raises(KeyError):
+            store.resolve((Reference("A", f"s{number}", 1),))
