@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.errors import ConfigurationError, ContractError
+from sluice.cli import screen
 
 app = typer.Typer(no_args_is_help=True, help="Write and judge a contract.")
 Named = Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")]
@@ -31,7 +32,8 @@ def check(contract: Named, json: AsJson = False) -> None:
         typer.echo(_json({**promise.report(loaded, unread), "source": trouble or "found"}))
         return
     console = Console(highlight=False)
-    console.print(f"{loaded.contract} {loaded.version} of {loaded.owner}: {loaded.about}", markup=False)
+    about = f"{loaded.contract} {loaded.version} of {loaded.owner}: {loaded.about}"
+    console.print(screen.shown(about), markup=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -101,7 +103,7 @@ def _show(result: Any, said: str) -> None:
     console.print(
         f"{result.events:,} events: {result.shared:,} shared, {told or '0 denied'}, {result.rejected} rejected."
     )
-    console.print(said, markup=False)
+    console.print(screen.shown(said), markup=False)
     for one in result.losses:
         console.print(
             f"{one.field}: a plain seasonal autoregression, fed with what is shared and scored on the truth, errs by "
@@ -154,7 +156,7 @@ def new(
     columns = guess.look(source, kind, delimiter)
     ask = _Asker(no_input)
     if not no_input:
-        typer.echo("Columns: " + "; ".join(f"{c.title} ({c.type})" for c in columns))
+        typer.echo("Columns: " + "; ".join(f"{screen.line(c.title)} ({c.type})" for c in columns))
     times = [c.title for c in columns if c.type == "timestamp"]
     words = [c.title for c in columns if c.type == "string" and 1 < c.distinct <= 1_000]
     key = ask(
@@ -240,4 +242,4 @@ def _words(record: dict[str, Any]) -> str:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(screen.shown(text))

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.errors import RetriableError
+from sluice.cli.screen import line
 
 if TYPE_CHECKING:
     from sluice.ops.lag import GroupLag, Lag
@@ -95,12 +96,12 @@ def _table(found: list[GroupLag]) -> Table:
     table.add_column("status", no_wrap=True)
     for g in found:
         if not g.partitions:
-            table.add_row(Text(g.group), Text("no partition that this principal may see", style="dim"))
+            table.add_row(Text(line(g.group)), Text("no partition that this principal may see", style="dim"))
         for number, p in enumerate(g.partitions):
             status = "" if p.status is None else p.status.value
             table.add_row(
-                Text(g.group) if number == 0 else "",
-                Text(p.topic),
+                Text(line(g.group)) if number == 0 else "",
+                Text(line(p.topic)),
                 str(p.partition),
                 "-" if p.committed is None else f"{p.committed:,}",
                 f"{p.end:,}",

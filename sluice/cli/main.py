@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import SluiceError
+from sluice.cli.screen import shown
 
 # command -> (module, attribute, one line of help). A module's `app` is a group, a function is one command.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -104,9 +105,9 @@ def main() -> None:
 def _say(message: str, remedy: str, exit_code: int) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("[bold red]error:[/] ", end="")
-    console.print(message, markup=False)
+    console.print(shown(message), markup=False)
     if remedy:
-        console.print(f"  -> {remedy}", markup=False)
+        console.print(f"  -> {shown(remedy)}", markup=False)
     return exit_code
 
 

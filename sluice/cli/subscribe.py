@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from sluice.cli.screen import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +102,7 @@ def _follow(
 
 def _told(update: Update) -> None:
     if not update.applied:
-        error.print(f"refused {update.release or 'a release'}: {update.reason}", markup=False)
+        error.print(line(f"refused {update.release or 'a release'}: {update.reason}"), markup=False)
 
 
 def _tell_signer(subscription: Subscription) -> None:
@@ -121,18 +124,19 @@ def _print(forecasts: list[Forecast], as_json: bool, left_out: int) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         for one in forecasts:
-            typer.echo(str(one))
+            typer.echo(line(one))
         return
     first = forecasts[0]
     promise = (
         f"epsilon {first.epsilon} per {first.protects}" if first.epsilon is not None else "shared openly"
     )
-    table = Table(title=f"{first.task} v{first.version}, {promise}", title_justify="left")
+    title = Text(line(f"{first.task} v{first.version}, {promise}"))
+    table = Table(title=title, title_justify="left")
     for column in ("key", "for (UTC)", "as of (UTC)", "forecast", f"{first.level:.0%} interval"):
         table.add_column(column, justify="left" if column == "key" else "right")
     for one in forecasts:
         times = (f"{time:%Y-%m-%d %H:%M}" for time in (one.target, one.as_of))
-        table.add_row(one.key, *times, f"{one.value:.1f}", f"{one.low:.1f} to {one.high:.1f}")
+        table.add_row(Text(line(one.key)), *times, f"{one.value:.1f}", f"{one.low:.1f} to {one.high:.1f}")
     console.print(table)
     if left_out > 0:
         console.print(f"and {left_out:,} more keys; choose with --key", markup=False)
