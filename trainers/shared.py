@@ -17,6 +17,7 @@ import structlog
 from schemas import names
 from schemas.codec import Decoder
 from schemas.errors import ConfigurationError, RetriableError
+from schemas.units import MS
 from streams.kafka.records import Records
 from trainers.trainer import Events
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
     from trainers.spec import TaskSpec
+
+AHEAD_MS = MS["d"]
 
 log = structlog.get_logger("sluice.train")
 
@@ -53,34 +56,40 @@ class SharedTopic:
         return self._part(schema_id) if schema_id in self._schemas else None
 
     def events(self, records: Records) -> tuple[Events, int]:
-        """The events of these records, and how many could not be read (counted and left out)."""
-        values = [
+        """The events of these records, and how many were left out: not readable, or from the future.
+
+        One event that a broken clock stamps years ahead would end all releases and make its key deaf for good,
+        and an open contract has no clock that denies it. So event time may be a day ahead of the broker's.
+        """
+        payloads = [
             None if offset in records.doomed else value
             for offset, value in zip(records.offsets, records.values, strict=True)
         ]
-        ids = np.array([_schema_id(value) for value in values], np.int64)
+        ids = np.array([_schema_id(payload) for payload in payloads], np.int64)
         if any(self.public(id_) is None for id_ in np.unique(ids[ids >= 0]).tolist()):
             log.warning("records with a schema of another subject", topic=self.topic)
-        decoded = self._decoder.decode(values)
+        decoded = self._decoder.decode(payloads)
         part = self._part(self._current)
-        slots = (
+        times = (
             _column(decoded.batch, part["time"]["attribute"]).cast(pa.int64()).to_numpy(zero_copy_only=False)
         )
         target = _column(decoded.batch, part["fields"][self._spec.target]["attribute"])
-        rows = decoded.rows
-        names = records.keys
+        values = pc.cast(target, pa.float64()).to_numpy(zero_copy_only=False)
+        appended = np.array(records.timestamps, np.int64)[decoded.rows]
+        kept = times <= appended + AHEAD_MS
+        rows, names = decoded.rows[kept], records.keys
         keys = [(names[row] or b"").decode("utf-8", "replace") for row in rows.tolist()]
         events = Events(
             topic=records.topic,
             partition=records.partition,
             next=records.next,
             keys=keys,
-            slots=slots // self._spec.step_ms,
-            values=pc.cast(target, pa.float64()).to_numpy(zero_copy_only=False),
+            slots=times[kept] // self._spec.step_ms,
+            values=values[kept],
             offsets=np.array(records.offsets, np.int64)[rows],
             schema_ids=ids[rows],
         )
-        return events, len(decoded.poison)
+        return events, len(decoded.poison) + int((~kept).sum())
 
     def _part(self, schema_id: int) -> Mapping[str, Any]:
         part: Mapping[str, Any] = self._schemas[schema_id]["sluice"]
