@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import FatalError
+from trainers.inspection import require_flat
 from trainers.manifest import CONTEXT, EPOCH, GRAPH, Manifest, RefusedError
 from trainers.tensors import Arrays
 from trainers.tensors import load as load_tensors
@@ -101,6 +102,7 @@ class Graph:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         options.log_severity_level = 4
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # never guessed from the bytes
         self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         self.outputs = tuple(entry.name for entry in self._session.get_outputs())
@@ -131,6 +133,11 @@ class Model:
     def keys(self) -> tuple[str, ...]:
         return tuple(self._rows)
 
+    def times(self, slot: int) -> tuple[datetime, datetime]:
+        """When a key's newest slot began, and the slot that is forecast from it. Raises OverflowError."""
+        as_of = EPOCH + timedelta(milliseconds=slot * self.manifest.step_ms)
+        return as_of, as_of + timedelta(milliseconds=self.manifest.horizon * self.manifest.step_ms)
+
     def forecast(self, key: str) -> Forecast:
         """The forecast for `key`. Raises UnknownKeyError."""
         row = self._rows.get(key)
@@ -144,7 +151,7 @@ class Model:
         feed = {name: array[row : row + 1] for name, array in self._context.items()}
         value, quantiles, _ = self.graph.run(feed)
         m, levels, points = self.manifest, self.manifest.levels, [float(q) for q in quantiles[0]]
-        as_of = EPOCH + timedelta(milliseconds=int(self._context[SLOT][row]) * m.step_ms)
+        as_of, target = self.times(int(self._context[SLOT][row]))
         return Forecast(
             task=m.task,
             key=key,
@@ -153,7 +160,7 @@ class Model:
             high=points[-1],
             level=round(levels[-1] - levels[0], 9),
             as_of=as_of,
-            target=as_of + timedelta(milliseconds=m.horizon * m.step_ms),
+            target=target,
             version=m.version,
             release=m.release,
             epsilon=self._epsilon,
@@ -163,7 +170,7 @@ class Model:
 
 
 def load(manifest: Manifest, files: Mapping[str, bytes]) -> Model:
-    """Load a release's graph and context, and try it on up to 64 keys. Raises RefusedError."""
+    """Load a release's graph and context, and try it on up to 64 keys. Raises RefusedError, and nothing else."""
     try:
         context, meta = load_tensors(files[CONTEXT])
         keys = [str(key) for key in meta["keys"]]
@@ -172,6 +179,12 @@ def load(manifest: Manifest, files: Mapping[str, bytes]) -> Model:
         raise RefusedError("context-unusable", type(problem).__name__) from None
     if wrong or len(keys) != manifest.keys or SLOT not in context or len(set(keys)) != len(keys):
         raise RefusedError("context-unusable", "keys, manifest and arrays disagree")
+    if context[SLOT].ndim != 1:
+        raise RefusedError("context-unusable", "not one slot for each key")
+    try:
+        require_flat(files[GRAPH])
+    except ValueError as problem:
+        raise RefusedError("graph-unusable", str(problem)) from None
     try:
         graph = Graph(files[GRAPH])
         missing = [name for name in graph.inputs if name not in context]
@@ -183,7 +196,13 @@ def load(manifest: Manifest, files: Mapping[str, bytes]) -> Model:
         raise
     except Exception as problem:  # onnxruntime's errors share no base class of their own
         raise RefusedError("graph-unusable", type(problem).__name__) from None
-    return Model(manifest, graph, context, keys)
+    try:
+        model = Model(manifest, graph, context, keys)
+        for slot in {int(edge(context[SLOT])) for edge in (np.min, np.max)} if keys else ():
+            model.times(slot)
+    except (ArithmeticError, TypeError, ValueError) as problem:  # an epsilon that is no number, a year 10,000
+        raise RefusedError("context-unusable", type(problem).__name__) from None
+    return model
 
 
 def _try(graph: Graph, feed: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:

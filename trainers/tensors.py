@@ -22,6 +22,7 @@ DTYPES = {
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
 }  # fmt: skip
 HEADER_LIMIT = 64 << 20  # 100,000 keys of 100 bytes need a sixth of it
+MOST_ARRAYS, MOST_AXES = 4096, 8  # a release has some dozens, of three axes
 META = "sluice"  # one entry only: the package writes several in a random order
 
 
@@ -46,8 +47,8 @@ def load(data: bytes) -> tuple[Arrays, Any]:
     if length > HEADER_LIMIT or 8 + length > len(data):
         raise ValueError("header longer than the file")
     header = json.loads(data[8 : 8 + length])
-    if not isinstance(header, dict):
-        raise ValueError("header is no object")
+    if not isinstance(header, dict) or len(header) > MOST_ARRAYS:
+        raise ValueError("header is no object, or names too many arrays")
     meta = header.pop("__metadata__", {})
     body, arrays = memoryview(data)[8 + length :], Arrays()
     for name, entry in header.items():
@@ -58,15 +59,13 @@ def load(data: bytes) -> tuple[Arrays, Any]:
 def _array(entry: Any, body: memoryview) -> np.ndarray[Any, Any]:
     try:
         dtype = np.dtype(DTYPES[entry["dtype"]])
-        shape = tuple(int(n) for n in entry["shape"])
-        begin, end = (int(n) for n in entry["data_offsets"])
+        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError) as problem:
         raise ValueError(f"bad entry: {type(problem).__name__}") from None
+    # Before they are multiplied: 16,000 axes of 4,000 digits each keep a processor busy for hours.
+    if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n < 1 << 40 for n in (*shape, begin, end)):
+        raise ValueError("bad entry: shape or offsets")
     count = math.prod(shape)
-    if (
-        min(shape, default=0) < 0
-        or not 0 <= begin <= end <= len(body)
-        or end - begin != count * dtype.itemsize
-    ):
+    if not 0 <= begin <= end <= len(body) or end - begin != count * dtype.itemsize:
         raise ValueError("shape and offsets disagree")
     return np.frombuffer(body[begin:end], dtype).reshape(shape)

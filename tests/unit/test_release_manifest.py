@@ -181,3 +181,29 @@ def test_damaged_tensors_raise_value_error_only(data: st.DataObject) -> None:
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ValueError):
         tensors.load(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [10**4000] * 8_000,  # their product alone takes hours
+        [1] * 9,
+        [1.0],
+        ["1"],
+        [True],
+        [-1, -1],
+        [1 << 62, 4],
+    ],
+)
+def test_a_shape_is_judged_before_it_is_multiplied(shape: list[object]) -> None:
+    entry = {"a": {"dtype": "U8", "shape": shape, "data_offsets": [0, 1]}}
+    header = json.dumps(entry).encode()
+    with pytest.raises(ValueError, match="shape"):
+        tensors.load(len(header).to_bytes(8, "little") + header + b"x")
+
+
+def test_a_header_of_a_million_arrays_is_not_built() -> None:
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({str(i): empty for i in range(5_000)}).encode()
+    with pytest.raises(ValueError, match="too many"):
+        tensors.load(len(header).to_bytes(8, "little") + header)

@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from schemas.errors import ConfigurationError
 from tests.releases import OTHER, SIGNER, SOURCE, Made, context, graph, make
 from trainers.follower import Chunks, Follower
-from trainers.manifest import CONTEXT, FILE_LIMIT, GRAPH, RefusedError
+from trainers.manifest import CONTEXT, FILE_LIMIT, GRAPH, RefusedError, Terms
 from trainers.pins import Pin, open_pin, save_pin
 from trainers.serving import UnknownKeyError
 from trainers.signing import open_signer
@@ -127,6 +128,28 @@ def test_files_that_are_signed_but_useless_are_refused(
     follower: Follower, name: str, content: bytes, reason: str
 ) -> None:
     assert refused(follower, make(6, 101, files={name: content})) == reason
+    offer(follower, make(7, 102))
+
+
+YEAR_20000 = context(slot=(20_000 - 1970) * 365 * 288)
+SLOT_OF_PAIRS = dump(
+    {"values": np.zeros((2, 4), np.float32), "slot": np.zeros((2, 2), np.int64)}, {"keys": ["a", "b"]}
+)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"contracts": (Terms("traffic", "1.0.0", "did:web:x", "vehicle", "one", "ab" * 32),)},
+        {"files": {CONTEXT: YEAR_20000}},
+        {"files": {CONTEXT: SLOT_OF_PAIRS}},
+    ],
+)
+def test_a_signed_release_of_nonsense_is_refused_and_not_the_end_of_the_subscription(
+    follower: Follower, more: dict[str, Any]
+) -> None:
+    """An epsilon that is no number ended the thread: with the next one, no release came any more."""
+    assert refused(follower, make(6, 101, **more)) == "context-unusable"
     offer(follower, make(7, 102))
 
 
