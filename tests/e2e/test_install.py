@@ -15,7 +15,7 @@ BAR_MB = 220
 def test_the_base_install_is_small_and_has_no_torch(install: Callable[..., Install], tmp_path: Path) -> None:
     base = install()
     site = next(base.folder.glob("lib/python*/site-packages"))
-    installer = {"pip", "setuptools", "uv"}
+    installer = {"pip", "setuptools", "pkg_resources", "uv"}
     files = (
         file
         for file in site.rglob("*")
