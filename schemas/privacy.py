@@ -25,6 +25,10 @@ class Epoch(Part):
     def number(self, time_ms: int) -> int:
         return (time_ms - self.anchor_ms) // self.length_ms
 
+    def oldest_open(self, clock_ms: int, keep_ms: int) -> int:
+        """All epochs below it are closed at this clock: they ended more than `keep_ms` before it."""
+        return self.number(clock_ms - keep_ms - 1)
+
 
 class Contribution(Part):
     """At most `max` records (told apart by the fields `of`) of one unit in an epoch, and who enforces it."""

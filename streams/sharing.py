@@ -18,6 +18,7 @@ Every decision depends on the log up to its event only, never on where a batch b
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,7 +40,7 @@ Int64 = NDArray[np.int64]
 Codes = NDArray[np.uint8]
 
 MAX_TIME_MS = 253_402_300_800_000  # the year 10000; JSON times end there
-CLOCK, FUTURE, CLOSED, PRIVACY, PARTITIONS, KEY = range(16, 22)
+CLOCK, FUTURE, CLOSED, PRIVACY, PARTITIONS, KEY, VERSION = range(16, 23)
 DENIED = {
     **REASONS,
     CLOCK: "no-clock",
@@ -48,6 +49,7 @@ DENIED = {
     PRIVACY: "privacy-changed",
     PARTITIONS: "partitions-changed",
     KEY: "key-changed",
+    VERSION: "version-changed",
 }
 NO_KEY, NO_TIME, NO_UNIT, TIME_RANGE, OTHER_KEY, MISPLACED = range(32, 38)
 REJECTED = {
@@ -106,11 +108,18 @@ class Shared:
         return self.batch.columns
 
 
-def share(batch: RawBatch, plan: Plan, keys: KeyChain | None, ledger: Ledger) -> Shared:
+def share(
+    batch: RawBatch,
+    plan: Plan,
+    keys: KeyChain | None,
+    ledger: Ledger,
+    owns: Callable[[int], bool] | None = None,
+) -> Shared:
     """Decide, noise and project one batch of one partition. Never raises because of what a record holds.
 
     `keys` may be None where the plan's mode is `open`: nothing is noised, and neither clock nor ledger is
-    asked.
+    asked. `owns` is asked once before the ledger begins an epoch (`Versions.own`); its answer for an epoch must
+    never change.
     """
     codes = _broken(batch, plan)
     time = integers(batch.columns.column(plan.time))
@@ -126,7 +135,7 @@ def share(batch: RawBatch, plan: Plan, keys: KeyChain | None, ledger: Ledger) ->
         codes[(codes == 0) & (who.homes(plan.partitions) != batch.partition)] = MISPLACED
     epochs = (time - plan.anchor_ms) // plan.length_ms
     _out_of_time(codes, epochs, batch.clock_ms, plan, keys)
-    parts, draws = _admit(codes, epochs, slots, who, plan, keys, ledger)
+    parts, draws = _admit(codes, epochs, slots, who, plan, keys, ledger, owns)
     rows = np.flatnonzero(codes == 0)
     draw = Draws(slots[rows], draws, unit[0] if who.as_is else "")
     return _result(batch, plan, keys, codes, rows, draw, ledger.changes(parts))
@@ -167,6 +176,7 @@ def _admit(
     plan: Plan,
     keys: KeyChain,
     ledger: Ledger,
+    owns: Callable[[int], bool] | None,
 ) -> tuple[list[EpochChanges], tuple[EpochDraws, ...]]:
     """Ask the ledger, epoch by epoch.
 
@@ -181,6 +191,9 @@ def _admit(
         begun = ledger.header(epoch)
         if begun is not None and begun != header:
             codes[rows] = _why(begun, header)
+            continue
+        if begun is None and owns is not None and not owns(epoch):
+            codes[rows] = VERSION
             continue
         some, unit = who.names, who.codes
         if len(rows) < len(codes):

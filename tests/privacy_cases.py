@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,14 @@ def contract(
     more: str = "",
     top: str = "",
     time: str = "format: epoch_ms",
+    name: str = "test.walks",
+    version: str = "1.0.0",
+    epoch: str = "{length: day, from: 2016-01-01}",
+    keep: str = "{raw: 2d}",
 ) -> Contract:
     return parse(f"""
-contract: test.walks
-version: 1.0.0
+contract: {name}
+version: {version}
 owner: did:web:test.example
 source: {{kind: csv, path: none.csv}}
 event:
@@ -64,14 +69,14 @@ event:
   fields:{fields}
 privacy:
   protects: person
-  epoch: {{length: day, from: 2016-01-01}}
+  epoch: {epoch}
   epsilon: {epsilon}
   contribution: {held}
   {unit}
   {more}
   fields:{rules}
 terms: {{purpose: [testing], for: 1d}}
-keep: {{raw: 2d}}
+keep: {keep}
 {top}
 """)
 
@@ -121,9 +126,11 @@ def part(batch: RawBatch, start: int, stop: int) -> RawBatch:
     return RawBatch(batch.columns.slice(start, stop - start), keys, batch.clock_ms[start:stop])
 
 
-def run(batch: RawBatch, plan: Plan, keys: KeyChain, ledger: Ledger) -> Shared:
+def run(
+    batch: RawBatch, plan: Plan, keys: KeyChain, ledger: Ledger, owns: Callable[[int], bool] | None = None
+) -> Shared:
     """Share, and take the ledger's changes over as after a commit."""
-    shared = share(batch, plan, keys, ledger)
+    shared = share(batch, plan, keys, ledger, owns)
     ledger.apply(shared.changes)
     return shared
 

@@ -8,6 +8,7 @@ replay produces the same bytes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,19 @@ class Hop:
     """One contract's hop. Holds no state of any partition."""
 
     def __init__(
-        self, contract: Contract, plan: Plan, keys: KeyChain | None, decoder: Decoder, encoder: Encoder
+        self,
+        contract: Contract,
+        plan: Plan,
+        keys: KeyChain | None,
+        decoder: Decoder,
+        encoder: Encoder,
+        owns: Callable[[int], bool] | None = None,
     ) -> None:
         self._topics = contract.topics
         self._key = contract.event.key
         self._plan = plan
         self._keys = keys
+        self._owns = owns
         self._decoder = decoder
         self._mapping = Mapping(contract)
         self._encoder = encoder
@@ -71,6 +79,7 @@ class Hop:
             self._plan,
             self._keys,
             state.ledger,
+            self._owns,
         )
         rejected = [(bad.row, bad.reason, "decode") for bad in decoded.poison]
         rejected += [(int(decoded.rows[row]), reason, "share") for row, reason in shared.rejected]
@@ -84,13 +93,13 @@ class Hop:
             notes=shared.notes,
         )
 
-        result = Result(
-            outputs=[*self._shared(records, shared), *self._dead_letters(records, rejected)],
-            changes=[*state.ledger.records(shared.changes), state.record(clock_ms, counts)],
-        )
+        outputs = [*self._shared(records, shared), *self._dead_letters(records, rejected)]
+        changes = state.ledger.records(shared.changes)
         state.ledger.apply(shared.changes)
         state.clock_ms, state.counts = clock_ms, counts
-        return result
+        # Behind the batch's own pages, which may be of the same epochs.
+        closed = state.ledger.retire(self._keys.oldest) if self._keys is not None else []
+        return Result(outputs, [*changes, *closed, state.record(clock_ms, counts)])
 
     def _shared(self, records: Records, shared: Shared) -> list[Output]:
         """Keyed by the *shared* value of the key field, in the partition of the raw record."""

@@ -8,23 +8,33 @@ Arrow RecordBatch per poll.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from faust.types import StreamT
 
 from schemas.contract import Contract
+from schemas.mapping import iso
 from streams.agents.app import App
+from streams.agents.closing import Closing
 from streams.agents.hop import DecodedRecords, Hop
 from streams.agents.partition import Counts, PartitionState
 from streams.agents.pipe import Batch, Pipe
 from streams.agents.registered import codecs
 from streams.kafka.clients import Connection
-from streams.kafka.records import Source
+from streams.kafka.records import NOTHING, Records, Result, Source
 from streams.kafka.transaction import DEFAULTS, TransactionalPipe, Tuning
+from streams.privacy.clocks import Clocks
 from streams.privacy.keys import KeyChain
 from streams.privacy.plan import Plan
+from streams.privacy.versions import Versions
+
+log = structlog.get_logger("sluice.share")
 
 
 class ShareAgent:
@@ -40,8 +50,25 @@ class ShareAgent:
         tuning: Tuning = DEFAULTS,
     ) -> None:
         self.states: dict[Source, PartitionState] = {}
-        self._keys = KeyChain.open(home, contract, now_ms) if contract.mode != "open" else None
-        hop = Hop(contract, Plan.of(contract), self._keys, *codecs(contract, connection))
+        plan, codec = Plan.of(contract), codecs(contract, connection)
+        self._keys: KeyChain | None = None
+        self._closing: Closing | None = None
+        owns = None
+        if contract.mode != "open":
+            began = time.monotonic()
+            self._keys = KeyChain.open(home, contract, now_ms)
+            versions = Versions.open(home, contract, plan)
+            owns = versions.own
+            if versions.begins_ms is not None:
+                log.info(
+                    "epochs before belong to another version of this contract", begins=iso(versions.begins_ms)
+                )
+            self._closing = Closing(
+                Clocks.open(home, contract, now_ms),
+                self._keys,
+                lambda: now_ms + int((time.monotonic() - began) * 1000),
+            )
+        self._hop = hop = Hop(contract, plan, self._keys, *codec, owns)
 
         self.app = app = App(f"share.{contract.contract}")
         channel = app.channel(maxsize=2)
@@ -50,8 +77,7 @@ class ShareAgent:
         async def share_batches(batches: StreamT[Batch[DecodedRecords]]) -> None:
             async for batch in batches:
                 try:
-                    state = self.states[batch.records.source]
-                    batch.finish(hop.share(batch.content, state))
+                    batch.finish(self.share(batch.records, batch.content))
                 except Exception as error:
                     batch.fail(error)
 
@@ -76,6 +102,17 @@ class ShareAgent:
 
         self.pipe: Pipe[DecodedRecords]
 
+    def share(self, records: Records, content: DecodedRecords) -> Result:
+        """One batch, on the state of its partition."""
+        state = self.states[records.source]
+        if records.epoch != self.kafka.session.epoch:
+            return NOTHING  # dropped at its commit; `state` may be restored by now, and must not take it over
+        if self._closing is None:
+            return self._hop.share(content, state)
+        self._closing.look(source.partition for source in self.kafka.assigned)
+        result = self._hop.share(content, state)
+        return replace(result, apply=partial(self._closing.committed, records.partition, state.clock_ms))
+
     async def ended(self) -> None:
         """See `Pipe.ended`."""
         await self.pipe.ended()
@@ -94,3 +131,5 @@ class ShareAgent:
         if self._keys is not None:
             state.ledger.verify(self._keys)
         self.states[source] = state
+        if self._closing is not None:
+            self._closing.committed(source.partition, state.clock_ms)

@@ -12,6 +12,7 @@ Only the oldest live root is stored; every younger one follows from it and no ol
 from __future__ import annotations
 
 import secrets
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +38,9 @@ LIVE_NOISE = 32
 class KeyChain:
     """Keys by epoch.
 
-    An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks. Not thread safe.
-    The caches (roots, noise ciphers, tags) hold no more than the epochs in use.
+    An epoch below `oldest` raises KeyStoreError: `share()` denies its events before it asks, and
+    `destroy_before` belongs on its thread. Only `fits` may be asked from another. The caches (roots, noise
+    ciphers, tags) hold no more than the epochs in use.
     """
 
     def __init__(self, file: Path | None, chain: StoredChain) -> None:
@@ -46,6 +48,7 @@ class KeyChain:
         self._roots: OrderedDict[int, bytes] = OrderedDict()
         self._noise: OrderedDict[Any, Prf] = OrderedDict()
         self._names: OrderedDict[tuple[int, int], Names] = OrderedDict()
+        self._lock = threading.RLock()  # over chain and roots
 
     @classmethod
     def open(cls, home: Path, contract: Contract, now_ms: int) -> Self:
@@ -110,6 +113,11 @@ class KeyChain:
         """16 bytes that tell whether two chains hold the same root, and nothing else about it."""
         return expand(self._root(epoch), lp(b"sluice/1/check", self._population, i64(epoch)))[:16]
 
+    def fits(self, epoch: int, check: bytes) -> bool:
+        """Whether a check value is that of our key; so is any of an epoch whose key is destroyed."""
+        with self._lock:
+            return epoch < self.oldest or check == self.check_value(epoch)
+
     def prf(self, topic: str, major: int, epoch: int, c_digest: bytes) -> Prf:
         """The noise words under `noise_key`, kept for the epochs in use."""
         name = (epoch, topic, major, c_digest)
@@ -141,8 +149,9 @@ class KeyChain:
 
     def _forward(self, chain: StoredChain, epoch: int) -> None:
         root = _ratchet(bytes.fromhex(chain.root), epoch - chain.oldest)
-        self._chain = StoredChain(chain.population, chain.length_ms, chain.anchor_ms, epoch, root.hex())
-        self._roots.clear()
+        with self._lock:
+            self._chain = StoredChain(chain.population, chain.length_ms, chain.anchor_ms, epoch, root.hex())
+            self._roots.clear()
         self._noise.clear()
         for old in [name for name in self._names if name[0] < epoch]:
             del self._names[old]
@@ -152,6 +161,10 @@ class KeyChain:
         return self._chain.population.encode()
 
     def _root(self, epoch: int) -> bytes:
+        with self._lock:
+            return self._root_of(epoch)
+
+    def _root_of(self, epoch: int) -> bytes:
         if epoch < self.oldest:
             raise KeyStoreError(
                 f"Epoch {epoch} is closed: its key is destroyed.", "Events of closed epochs stay denied."

@@ -1,6 +1,6 @@
 """One file per population under `$SLUICE_HOME/keys`: the oldest live epoch and its root.
 
-It only moves forward.
+It only moves forward. What must never be older than the keys lies beside it (`clocks.py`, `versions.py`).
 
 Written 0600 to a temporary name, fsynced, renamed, the folder fsynced: a crash leaves the old file or the
 new one. A lock file serialises processes that share the home. Overwritten blocks of a journaling disk or an
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import KeyStoreError
 
@@ -44,7 +45,12 @@ class StoredChain:
 
 def path_of(home: Path, population: str) -> Path:
     """A name that says nothing and fits any file system."""
-    return home / "keys" / f"{hashlib.sha256(population.encode()).hexdigest()[:32]}.json"
+    return beside(home, population, "json")
+
+
+def beside(home: Path, name: str, suffix: str) -> Path:
+    """Another file of the key folder, named like a population's or a contract's."""
+    return home / "keys" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.{suffix}"
 
 
 @contextmanager
@@ -64,6 +70,31 @@ def read(file: Path) -> StoredChain | None:
 
     Raises KeyStoreError where it is damaged or others can read it.
     """
+    found = load(file)
+    if found is None:
+        return None
+    try:
+        chain = StoredChain(**found)
+        sound = (
+            chain.format == 1
+            and len(bytes.fromhex(chain.root)) == 32
+            and all(isinstance(n, int) for n in (chain.length_ms, chain.anchor_ms, chain.oldest))
+            and chain.length_ms > 0
+        )
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise _damaged(file)
+    return chain
+
+
+def write(file: Path, chain: StoredChain) -> None:
+    """Replace the chain. Call it under `locked`."""
+    store(file, asdict(chain))
+
+
+def load(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file of the key folder, None where there is no file. Raises KeyStoreError."""
     try:
         with file.open(encoding="utf-8") as handle:
             mode = os.fstat(handle.fileno()).st_mode & 0o777
@@ -75,27 +106,21 @@ def read(file: Path) -> StoredChain | None:
     if mode & 0o077:
         raise KeyStoreError(f"Others can read the noise key {file} (mode {mode:o}).", f"chmod 600 {file}")
     try:
-        chain = StoredChain(**json.loads(text))
-        sound = (
-            chain.format == 1
-            and len(bytes.fromhex(chain.root)) == 32
-            and all(isinstance(n, int) for n in (chain.length_ms, chain.anchor_ms, chain.oldest))
-            and chain.length_ms > 0
-        )
-    except (TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise KeyStoreError(f"The noise key {file} is damaged.", RESTORE)
-    return chain
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _damaged(file)
+    return found
 
 
-def write(file: Path, chain: StoredChain) -> None:
-    """Replace the file atomically and durably. Call it under `locked`."""
+def store(file: Path, content: dict[str, Any]) -> None:
+    """Replace a file atomically and durably. Call it under `locked`."""
     try:
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".chain-")  # mkstemp makes it 0600
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as out:
-                json.dump(asdict(chain), out)
+                json.dump(content, out)
                 out.flush()
                 os.fsync(out.fileno())
             Path(temporary).replace(file)
@@ -112,3 +137,7 @@ def write(file: Path, chain: StoredChain) -> None:
             f"Cannot write the noise key {file}: {problem.strerror}.",
             "Free the disk or correct the folder's rights.",
         ) from None
+
+
+def _damaged(file: Path) -> KeyStoreError:
+    return KeyStoreError(f"The noise key {file} is damaged.", RESTORE)

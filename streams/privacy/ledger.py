@@ -95,7 +95,7 @@ class Ledger:
         anew.
         """
         for epoch, header in sorted(self._headers.items()):
-            if epoch >= keys.oldest and header.check != keys.check_value(epoch):
+            if not keys.fits(epoch, header.check):
                 raise KeyStoreError(
                     f"The noise key of epoch {epoch} is not the one that the ledger was begun with: a replay "
                     "would share a second, different answer for the same events.",

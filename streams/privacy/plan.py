@@ -85,14 +85,6 @@ class Plan:
         """The epoch of an event time or a clock."""
         return (time_ms - self.anchor_ms) // self.length_ms
 
-    def closed_below(self, clock_ms: int) -> int:
-        """The oldest epoch that still lives at a clock: all below end, with `keep.raw`, before it.
-
-        Take the smallest clock of the population's contracts, then `KeyChain.destroy_before`,
-        `Ledger.retire`.
-        """
-        return -(-(clock_ms - self.keep_raw_ms - self.anchor_ms) // self.length_ms) - 1
-
 
 def _section(contract: Contract, shared: tuple[Projection, ...], ids: dict[str, int]) -> dict[str, Any]:
     privacy, event = contract.privacy, contract.event

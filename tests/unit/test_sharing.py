@@ -193,10 +193,10 @@ def test_clock_and_epochs(day: int, clock: int, reason: str | None) -> None:
     assert result.rejected == []
 
 
-def test_closed_below_agrees_with_what_is_denied() -> None:
+def test_the_oldest_open_epoch_agrees_with_what_is_denied() -> None:
     for clock in range(START_MS + 3 * DAY_MS - 2, START_MS + 3 * DAY_MS + 3):
         denied = bool(one(walk(), clock).denied)
-        assert (PLAN.closed_below(clock) > EPOCH) == denied
+        assert (WALKS.privacy.epoch.oldest_open(clock, WALKS.keep.raw_ms) > EPOCH) == denied
 
 
 def test_slot_is_shared_once() -> None:
