@@ -17,8 +17,8 @@ from rich.console import Console
 if TYPE_CHECKING:
     from sluice.settings import Settings
     from trainers.spec import TaskSpec
-    from trainers.train import Progress
     from trainers.trainer import Candidate
+    from trainers.worker import Progress
 
 
 def train(

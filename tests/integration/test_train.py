@@ -30,7 +30,8 @@ from tests.integration.train_help import (
 )
 from trainers.manifest import avro, unseal
 from trainers.signing import key_files, read_public
-from trainers.train import Progress, train
+from trainers.train import train
+from trainers.worker import Progress
 
 DAYS = 2
 SLOTS = DAYS * 288
