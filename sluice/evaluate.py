@@ -7,6 +7,7 @@ counted forecasts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,11 @@ def truth_of(contract: Contract, field: str) -> dict[Place, float]:
     found = {}
     for place, row in source_rows(contract):
         try:
-            found[place] = float(row[column])
+            value = float(row[column])
         except (KeyError, TypeError, ValueError):
             continue
+        if math.isfinite(value):
+            found[place] = value
     return found
 
 
@@ -111,9 +114,10 @@ def without_noise(
     out = learner.step(keys, np.array([slot for _, slot in places]), values)
     issued = [
         Issued(key, int(target), float(value), float(bounds[0]), float(bounds[-1]), tuple(parts))
-        for key, target, value, bounds, parts in zip(
-            keys, out.target, out.value, out.quantiles, out.experts.tolist(), strict=True
+        for key, target, value, bounds, parts, learned in zip(
+            keys, out.target, out.value, out.quantiles, out.experts.tolist(), out.learned, strict=True
         )
+        if learned
     ]
     return score(issued, truth, EXPERTS, first_slot)
 
