@@ -9,11 +9,13 @@ the old model or on the new one, never on parts of both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainers.manifest import (
+    CHUNK_BYTES,
     FILE_LIMIT,
     NEEDED,
     File,
@@ -27,7 +29,10 @@ from trainers.manifest import (
 from trainers.pins import Pin
 from trainers.serving import Model, load
 
-STORE_LIMIT = FILE_LIMIT  # of chunks that wait: with less, a large release's push each other out
+ENTRY_BYTES = 256  # what a chunk costs beside its content: its key, and places in tables
+# Of chunks that wait: with less, a large release's push each other out.
+STORE_LIMIT = FILE_LIMIT + (FILE_LIMIT // CHUNK_BYTES + len(NEEDED)) * ENTRY_BYTES
+_CHUNK = re.compile(rf"[0-9]{{8}}-[0-9a-f]{{12}}/({'|'.join(map(re.escape, NEEDED))})/[0-9]{{4}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,16 @@ class Chunks:
         self._limit = limit
 
     def put(self, key: str, value: bytes) -> None:
-        """Keeps what a subscriber needs; the first chunk of a key counts, nobody replaces it later."""
-        if key.split("/")[1:2] not in ([name] for name in NEEDED) or key in self._held:
+        """Keeps what a subscriber needs; the first chunk of a key counts, nobody replaces it later.
+
+        Whoever may write to the topic may write any key: a million empty chunks under long names cost memory too.
+        """
+        if key in self._held or len(value) > CHUNK_BYTES or not _CHUNK.fullmatch(key):
             return
         self._held[key] = value
-        self._bytes += len(value)
+        self._bytes += len(value) + ENTRY_BYTES
         while self._bytes > self._limit:
-            self._bytes -= len(self._held.pop(next(iter(self._held))))
+            self._drop(next(iter(self._held)))
 
     def has(self, manifest: Manifest) -> bool:
         return all(key in self._held for key in needed(manifest))
@@ -121,4 +129,7 @@ class Chunks:
         """Forget the chunks of releases up to this version."""
         border = f"{version:08d}-~"
         for key in [key for key in self._held if key < border]:
-            self._bytes -= len(self._held.pop(key))
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        self._bytes -= len(self._held.pop(key)) + ENTRY_BYTES

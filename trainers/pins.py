@@ -1,7 +1,8 @@
 """What a subscriber remembers of a task between runs: whose releases it takes, and the newest it has applied.
 
-One JSON file, `$SLUICE_HOME/pins/<task>.json`. The order of releases holds within one cluster; on another
-cluster id (a stack that was purged and started anew) it begins again, while the pinned signer stays.
+One JSON file, `$SLUICE_HOME/pins/<task>.json`. The order of releases holds within one cluster: after a stack was
+purged and started anew, it begins again, while the pinned signer stays. Which cluster that is, the *signed* sources
+say, never the broker: else a broker that calls itself another one could serve an old release again.
 """
 
 from __future__ import annotations
@@ -20,40 +21,42 @@ from trainers.signing import KEY_BYTES, fingerprint, key_files, read_public
 @dataclass(frozen=True, slots=True)
 class Pin:
     """`public` is None until the first release is trusted (then `origin` is "first-use"). version 0: nothing
-    applied.
+    applied. `past`: newest version by cluster, of all clusters that ever were; `sources`: offsets learned of each.
     """
 
     public: bytes | None
     origin: str  # argument | trainer | remembered | first-use
-    cluster: str = ""
     version: int = 0
     release: str = ""
+    past: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[Source, int] = field(default_factory=dict)
 
     def trust(self, public: bytes) -> Pin:
         """The pin after trust on first use; no change where a key is pinned already."""
         return self if self.public is not None else replace(self, public=public, origin="first-use")
 
-    def on_cluster(self, cluster: str) -> Pin:
-        """The pin for this cluster: the same, or with the order forgotten."""
-        if cluster == self.cluster:
-            return self
-        return replace(self, cluster=cluster, version=0, release="", sources={})
-
     def require_acceptable(self, manifest: Manifest, *, starting: bool) -> None:
-        """Newer than all before; at start also the very release that was in use last. Raises
+        """Newer than all before of its clusters; at start also the very release that was in use last. Raises
         RefusedError(not-newer).
         """
         if starting and manifest.release == self.release:
             return
-        if self.version:
-            require_newer(manifest, self.version, self.sources)
+        clusters = {cluster for cluster, _, _ in manifest.sources} or set(self.past)
+        before = max((version for cluster, version in self.past.items() if cluster in clusters), default=0)
+        if before:
+            sources = {source: offset for source, offset in self.sources.items() if source[0] in clusters}
+            require_newer(manifest, before, sources)
         elif manifest.version < 1:
             raise RefusedError("not-newer", "versions begin at 1")
 
     def applied(self, manifest: Manifest) -> Pin:
+        clusters = {cluster for cluster, _, _ in manifest.sources}
         return replace(
-            self, version=manifest.version, release=manifest.release, sources=dict(manifest.sources)
+            self,
+            version=manifest.version,
+            release=manifest.release,
+            past={**self.past, **dict.fromkeys(clusters, manifest.version)},
+            sources={**self.sources, **manifest.sources},
         )
 
     @property
@@ -87,9 +90,9 @@ def save_pin(home: Path, task: str, pin: Pin) -> bool:
     file = _file(home, task)
     record = {
         "public_key": pin.public.hex() if pin.public else None,
-        "cluster": pin.cluster,
         "version": pin.version,
         "release": pin.release,
+        "past": dict(sorted(pin.past.items())),
         "sources": [[*source, offset] for source, offset in sorted(pin.sources.items())],
     }
     try:
@@ -116,12 +119,12 @@ def _read(file: Path) -> Pin | None:
         return Pin(
             public,
             "remembered",
-            str(record["cluster"]),
             int(record["version"]),
             str(record["release"]),
+            {str(cluster): int(version) for cluster, version in record["past"].items()},
             sources,
         )
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ConfigurationError(
             f"{file} is damaged ({type(problem).__name__}).",
             "Delete it to trust the next release's signer anew, or pass the trainer's .pub file.",

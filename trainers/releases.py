@@ -1,47 +1,42 @@
-"""Kafka's side of a subscriber: manifests and chunks in, acks out. Needs the base install only.
+"""Kafka's side of a subscriber: manifests and chunks in. Needs the base install only.
 
 Memory counts here, since every app carries one of these: small fetches and small queues.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import re
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ssl import create_default_context
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from fastavro import parse_schema, schemaless_writer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import FatalError, RetriableError, WallError
 from streams.kafka.clients import Connection
-from trainers.follower import Chunks, Update, needed
-from trainers.manifest import Manifest, avro
+from trainers.follower import Chunks, needed
+from trainers.manifest import Manifest
 
 BEFORE_MS = 60_000  # a release's chunks are appended at most this long before its manifest
 CALL_SECONDS = 10.0
 WINDOW = 64  # offsets looked at first when the newest manifest is searched
 
 log = structlog.get_logger("sluice.subscribe")
-_QUIET = logging.Logger("librdkafka")  # its lines about reconnects would go to the app's stderr
-_QUIET.addHandler(logging.NullHandler())
+QUIET = logging.Logger("librdkafka")  # its lines about reconnects would go to the app's stderr
+QUIET.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record of the manifest topic. `seen`: monotonic seconds. `key` is unverified."""
+    """One record of the manifest topic. `seen`: monotonic seconds. `key` is unverified, but looks like the name of
+    a release, or is empty.
+    """
 
     key: str
     value: bytes
@@ -51,8 +46,8 @@ class Entry:
 
     @property
     def version(self) -> int:
-        """As the key says; 0 where it does not look like a release's name."""
-        return int(self.key[:8]) if re.fullmatch(r"\d{8}-[0-9a-f]{12}", self.key) else 0
+        """As the key says; 0 where it says nothing."""
+        return int(self.key[:8] or 0)
 
 
 class ReleaseLog:
@@ -93,13 +88,12 @@ class ReleaseLog:
             statistics_interval_ms=0,
         )
         self._settings["error_cb"] = self._error
-        self.cluster = ""
         self._next_manifest = 0
         self._next_chunk = OFFSET_BEGINNING
         self._following = False
 
     def __enter__(self) -> Self:
-        self._consumer = Consumer(self._settings, logger=_QUIET)
+        self._consumer = Consumer(self._settings, logger=QUIET)
         try:
             self._open()
         except BaseException:
@@ -176,7 +170,6 @@ class ReleaseLog:
             try:
                 found = self._consumer.list_topics(self._manifests.topic, timeout=min(2.0, self._timeout / 4))
                 problem = found.topics[self._manifests.topic].error
-                self.cluster = found.cluster_id or ""
                 if problem is None:
                     # Known to the client from now on: else its next scan for leaders is a second away.
                     self._consumer.list_topics(self._chunks.topic, timeout=2.0)
@@ -260,72 +253,14 @@ class ReleaseLog:
             )
 
 
-class Acks:
-    """Tells what was done with each release. Best effort: an ack that fails is logged."""
-
-    def __init__(self, connection: Connection, task: str) -> None:
-        self._connection = connection
-        self._topic = f"models.{task}.acks.v1"
-        self._task = task
-        self._schema_id = 0
-
-    def __enter__(self) -> Self:
-        self._producer = Producer(
-            self._connection.settings(linger_ms=5, queue_buffering_max_kbytes=1024), logger=_QUIET
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._producer.flush(2.0)
-
-    def send(self, subscriber: str, update: Update, reason: str) -> None:
-        """Queues one ack; returns at once, except for the registry's answer at the first."""
-        try:
-            if not self._schema_id:
-                path = f"/subjects/{quote(f'{self._topic}-value', safe='')}/versions/latest"
-                self._schema_id = int(_ask(self._connection, path)["id"])
-            out = io.BytesIO(b"\0" + self._schema_id.to_bytes(4, "big"))
-            out.seek(5)
-            state = "applied" if update.applied else "refused"
-            record: dict[str, Any] = {"task": self._task, "subscriber": subscriber, "release": update.release}
-            record |= {"version": update.version, "state": state, "reason": reason}
-            schemaless_writer(out, avro("model_ack"), record)
-            self._producer.produce(self._topic, out.getvalue(), subscriber.encode())
-            self._producer.poll(0)
-        except Exception as problem:  # registry and HTTP errors of many kinds; the model matters more
-            log.warning("ack not sent", task=self._task, error=type(problem).__name__)
-
-
-def _ask(connection: Connection, path: str) -> Any:
-    """One GET from the registry. Its own client would take 15 MB of memory and six packages more."""
-    secret = f"{connection.principal}:{connection.password.get_secret_value()}".encode()
-    request = Request(
-        f"{connection.registry_url}{path}",
-        headers={"Authorization": f"Basic {b64encode(secret).decode()}"},
-    )
-    context = create_default_context(cafile=connection.ca_file) if connection.ca_file else None
-    with urlopen(request, timeout=CALL_SECONDS, context=context) as answer:
-        return json.load(answer)
-
-
-def schema_lookup(connection: Connection) -> Callable[[int], Any]:
-    """The registry's schema of an id, parsed; None where it cannot be had."""
-
-    def lookup(schema_id: int) -> Any:
-        try:
-            return parse_schema(json.loads(_ask(connection, f"/schemas/ids/{schema_id}")["schema"]))
-        except Exception as problem:
-            log.warning("schema not found", schema_id=schema_id, error=type(problem).__name__)
-            return None
-
-    return lookup
-
-
 def _entry(message: Any) -> Entry:
+    key = _text(message.key())
     return Entry(
-        _text(message.key()), message.value(), message.offset(), message.timestamp()[1], time.monotonic()
+        key if re.fullmatch(r"[0-9]{8}-[0-9a-f]{12}", key) else "",
+        message.value(),
+        message.offset(),
+        message.timestamp()[1],
+        time.monotonic(),
     )
 
 

@@ -21,10 +21,12 @@ import structlog
 
 from schemas.errors import RetriableError
 from streams.kafka.clients import Connection
+from trainers.acks import Acks
 from trainers.follower import Chunks, Follower, Update
-from trainers.manifest import RefusedError
+from trainers.lookup import schema_lookup
+from trainers.manifest import Manifest, RefusedError
 from trainers.pins import Pin, open_pin, save_pin
-from trainers.releases import Acks, Entry, ReleaseLog, schema_lookup
+from trainers.releases import Entry, ReleaseLog
 from trainers.serving import Forecast, Model
 
 __all__ = ["Forecast", "Subscription", "Update", "subscribe"]
@@ -195,7 +197,6 @@ class Subscription:
         with releases_of as releases, Acks(self._connection, self.task) as acks:
             self._tell(None)
             self._acks = acks
-            self._follower.pin = self._follower.pin.on_cluster(releases.cluster)
             self._begin(releases)
             self._follow(releases)
 
@@ -205,22 +206,36 @@ class Subscription:
             self._changed.notify_all()
 
     def _begin(self, releases: ReleaseLog) -> None:
-        """Takes the newest release that holds, going back from the end of the log to the one in use."""
-        for entry in releases.newest_first():
-            if self._follower.model is not None and entry.key == self._follower.model.manifest.release:
-                return
+        """Takes the release of the highest version that holds.
+
+        By the signed version, not by the place in the log: whoever may write there can send an old release again,
+        and it would be the newest record.
+        """
+        judged = [(entry, self._judged(entry)) for entry in releases.newest_first()]
+        good = [(entry, found) for entry, found in judged if isinstance(found, Manifest)]
+        good.sort(key=lambda pair: -pair[1].version)
+        last = good[0][0].offset if good else -1
+        for entry, found in judged if self._follower.model is None else ():
+            if isinstance(found, RefusedError) and entry.offset > last:
+                self._note(releases, entry, found)
+                if found.reason == "not-newer" and not good:
+                    break  # one is enough to say what all are
+        for entry, manifest in good:
             chunks = Chunks()
             try:
-                manifest = self._follower.consider(entry.value)
                 releases.gather(manifest, entry, chunks, CHUNK_SECONDS, self._stopping)
                 self._follower.take(manifest, chunks.view())
             except RefusedError as refusal:
                 self._note(releases, entry, refusal)
-                if refusal.reason == "not-newer":
-                    return  # those before it are older still
                 continue
             self._note(releases, entry, None)
             return
+
+    def _judged(self, entry: Entry) -> Manifest | RefusedError:
+        try:
+            return self._follower.consider(entry.value)
+        except RefusedError as refusal:
+            return refusal
 
     def _follow(self, releases: ReleaseLog) -> None:
         chunks, waiting = Chunks(), deque[Entry]()

@@ -138,6 +138,18 @@ def test_what_does_not_hold_is_refused_and_acked(releases: Releases) -> None:
     ]
 
 
+def test_an_old_release_that_is_sent_again_is_not_the_newest(releases: Releases, tmp_path: Path) -> None:
+    """Its signature holds, and it is the last record of the log: once a new subscriber began with it, and one that
+    remembered a newer one ended up with none.
+    """
+    old = releases.make(1)
+    releases.publish(old, releases.make(2), releases.make(3))
+    releases.publish(old)
+    for _ in range(2):  # the second one remembers
+        with releases.follow(home=tmp_path) as model:
+            assert model.forecast("a").version == 3
+
+
 def test_missing_chunks_are_refused_after_a_while(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,14 +16,14 @@ import pytest
 
 from schemas.errors import ConfigurationError
 from tests.releases import OTHER, SIGNER, SOURCE, Made, context, graph, make
-from trainers.follower import Chunks, Follower
-from trainers.manifest import CONTEXT, FILE_LIMIT, GRAPH, RefusedError, Terms
+from trainers.follower import ENTRY_BYTES, Chunks, Follower
+from trainers.manifest import CHUNK_BYTES, CONTEXT, FILE_LIMIT, GRAPH, RefusedError, Terms
 from trainers.pins import Pin, open_pin, save_pin
 from trainers.serving import UnknownKeyError
 from trainers.signing import open_signer
 from trainers.tensors import dump
 
-PINNED = Pin(SIGNER.public, "argument", "cluster-a")
+PINNED = Pin(SIGNER.public, "argument")
 
 
 def offer(follower: Follower, made: Made, chunks: dict[str, bytes] | None = None) -> None:
@@ -159,14 +159,14 @@ def test_levels_that_do_not_fit_the_graph_are_refused(follower: Follower) -> Non
 
 
 def test_the_first_signer_is_trusted_and_then_pinned() -> None:
-    follower = Follower("toy", Pin(None, "first-use", "cluster-a"))
+    follower = Follower("toy", Pin(None, "first-use"))
     offer(follower, make(1, 10, signer=OTHER))
     assert follower.pin.public == OTHER.public
     assert refused(follower, make(2, 11)) == "signer-unknown"
 
 
 def test_a_refused_release_is_not_trusted() -> None:
-    follower = Follower("toy", Pin(None, "first-use", "cluster-a"))
+    follower = Follower("toy", Pin(None, "first-use"))
     assert refused(follower, make(1, 10, signer=OTHER), {}) == "chunk-missing"
     assert follower.pin.public is None
 
@@ -184,13 +184,19 @@ def test_a_restarted_subscriber_takes_the_same_release_again_but_no_older(tmp_pa
     assert refused(again, make(5, 100)) == "not-newer"
 
 
-def test_on_another_cluster_the_order_begins_anew_but_the_signer_stays() -> None:
-    follower = Follower("toy", PINNED)
+def test_on_another_cluster_the_order_begins_anew_but_the_signer_stays(tmp_path: Path) -> None:
+    """Which cluster it is, the signed sources say: nobody else can send a subscriber back."""
+    follower, elsewhere = Follower("toy", PINNED), ("cluster-b", *SOURCE[1:])
     offer(follower, make(5, 100))
-    follower = Follower("toy", follower.pin.on_cluster("cluster-b"))
-    assert refused(follower, make(1, 10, signer=OTHER)) == "signer-unknown"
-    offer(follower, make(1, 10, sources={("cluster-b", *SOURCE[1:]): 10}))
-    assert follower.pin.on_cluster("cluster-b") is follower.pin
+    assert refused(follower, make(1, 10, signer=OTHER, sources={elsewhere: 10})) == "signer-unknown"
+    offer(follower, make(1, 10, sources={elsewhere: 10}))
+    assert save_pin(tmp_path, "toy", follower.pin)
+    follower = Follower("toy", open_pin(tmp_path, "toy"))
+    assert refused(follower, make(4, 90)) == "not-newer"  # an old one of the first cluster
+    assert refused(follower, make(5, 100)) == "not-newer"
+    assert refused(follower, make(2, 9, sources={elsewhere: 9})) == "not-newer"
+    offer(follower, make(2, 11, sources={elsewhere: 11}))
+    offer(follower, make(6, 101))
 
 
 def test_where_a_pin_comes_from(tmp_path: Path) -> None:
@@ -214,13 +220,15 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_waiting_chunks_are_bounded_and_cleared() -> None:
-    chunks, made = Chunks(limit=100), make()
+    chunks, made = Chunks(limit=3 * (30 + ENTRY_BYTES) + 10), make()
     for index in range(5):
         chunks.put(f"00000002-{'0' * 12}/{GRAPH}/{index:04d}", bytes(30))
     assert len(chunks.view()) == 3
     assert not chunks.has(made.manifest)
     chunks.put(f"00000003-{'0' * 12}/weights.safetensors/0000", b"x")  # not needed here
     chunks.put("nonsense", b"x")
+    chunks.put(f"{'x' * 900_000}/{GRAPH}/0000", b"")  # a long name costs memory too
+    chunks.put(f"00000002-{'0' * 12}/{GRAPH}/0005", bytes(CHUNK_BYTES + 1))
     assert len(chunks.view()) == 3
     chunks.drop_to(1)
     assert len(chunks.view()) == 3
