@@ -94,7 +94,10 @@ def _log(as_json: bool) -> None:
     import structlog
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    last: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    coloured = sys.stderr.isatty()
+    last: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=coloured)
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
