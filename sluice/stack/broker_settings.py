@@ -6,7 +6,8 @@ HEAP_MB = 256
 
 # Each for a reason: one node (replication 1, one partition for internal topics), quick fencing and take-over
 # (design section 3 rule 10), no topic behind anybody's back, and little memory: the cleaner alone takes 128 MiB
-# of heap by default, 4 MiB hold 150,000 keys a pass; a thread that idles costs 100 KiB.
+# of heap by default, 4 MiB hold 150,000 keys a pass; a thread that idles costs 100 KiB. What a topic may hold is looked
+# at every half minute, not every five: in between, whoever may write may fill the disk.
 NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -27,6 +28,7 @@ NODE = {
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     "log.cleaner.dedupe.buffer.size": str(4 << 20),
+    "log.retention.check.interval.ms": "30000",
     "group.coordinator.threads": "1",
     "share.coordinator.threads": "1",
     "background.threads": "2",

@@ -34,19 +34,29 @@ CLOCK_SCHEMA: dict[str, Any] = {
 }
 DAY_MS = 86_400_000
 MODELS_KEPT_MS = 90 * DAY_MS
+# Subscribers are outside the owner's wall, and the broker stops when its disk is full: what they may write is bounded.
+ACKS_KEPT_BYTES, ACK_BYTES = 64 << 20, 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it should be. `kept_ms` None: compacted, the newest record of each key stays for ever."""
+    """A topic as it should be. `kept_ms` None: compacted, the newest record of each key stays for ever. `kept_bytes`
+    a partition, and `record_bytes` a record: at most.
+    """
 
     name: str
     partitions: int = 1
     kept_ms: int | None = None
+    kept_bytes: int | None = None
+    record_bytes: int | None = None
 
     @property
     def config(self) -> dict[str, str]:
         settings = {"message.timestamp.type": "LogAppendTime"}
+        if self.record_bytes is not None:
+            settings["max.message.bytes"] = str(self.record_bytes)
+        if self.kept_bytes is not None:
+            settings |= {"retention.bytes": str(self.kept_bytes), "segment.bytes": str(self.kept_bytes // 8)}
         if self.kept_ms is None:
             # Only closed segments are compacted: small ones keep a restore short.
             return settings | {
@@ -114,7 +124,7 @@ def open_task(
     wanted = [
         Topic(models.manifests),
         Topic(models.chunks),  # the newest releases stay; the trainer clears older ones away
-        Topic(models.acks, kept_ms=MODELS_KEPT_MS),
+        Topic(models.acks, 1, MODELS_KEPT_MS, ACKS_KEPT_BYTES, ACK_BYTES),
         Topic(models.forecasts, kept_ms=MODELS_KEPT_MS),
         Topic(models.record),
     ]

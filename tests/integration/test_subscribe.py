@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from fastavro import schemaless_reader
 from pydantic import SecretStr
 
@@ -148,6 +149,24 @@ def test_an_old_release_that_is_sent_again_is_not_the_newest(releases: Releases,
     for _ in range(2):  # the second one remembers
         with releases.follow(home=tmp_path) as model:
             assert model.forecast("a").version == 3
+
+
+def test_subscribers_cannot_fill_the_owners_disk(releases: Releases) -> None:
+    """All that they may write is acks: small ones, and no more of them than 64 MiB."""
+    topic = f"models.{releases.task}.acks.v1"
+    failed: list[KafkaError | None] = []
+    writer = Producer(releases.stack.connection("subscriber").settings())
+    for size in (1 << 10, 64 << 10):
+        writer.produce(topic, bytes(size), on_delivery=lambda error, _: failed.append(error))
+        writer.flush(10)
+    assert failed[0] is None
+    assert failed[1] is not None
+    assert failed[1].code() == KafkaError.MSG_SIZE_TOO_LARGE
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = AdminClient(releases.stack.admin.settings())
+    found = admin.describe_configs([resource])[resource].result(10)
+    kept, segment = (int(found[name].value) for name in ("retention.bytes", "segment.bytes"))
+    assert kept + segment <= 80 << 20
 
 
 def test_missing_chunks_are_refused_after_a_while(
