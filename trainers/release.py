@@ -39,7 +39,9 @@ NOT_RELEASED = ("_mean", "_weight", "_count")
 
 
 def weights(learner: Learner) -> Arrays:
-    """The arrays of the learner that its forecasts depend on, by the names of its state."""
+    """What the learner has learned, by the names of its state. The graph also holds the last week's values
+    (seasonal-naive), which are data, not weights.
+    """
     state = learner.state()
     return {
         name: array
