@@ -26,6 +26,10 @@ from streams.privacy.plan import Plan
 from streams.sharing import RawBatch, Shared, share
 
 DOOMED = "handler-failed"
+TOO_LARGE = "shared-record-too-large"
+LARGEST = (
+    900_000  # a broker takes 1,000,000 bytes in a message unless told otherwise; origin headers come on top
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,19 @@ class Hop:
         )
         rejected = [(bad.row, bad.reason, "decode") for bad in decoded.poison]
         rejected += [(int(decoded.rows[row]), reason, "share") for row, reason in shared.rejected]
+        outputs, large = self._shared(records, shared)
+        rejected += [(int(decoded.rows[shared.shared_rows[row]]), TOO_LARGE, "encode") for row in large]
         rejected.sort()
         counts = state.counts + Counts(
             events=decoded.batch.num_rows + len(decoded.poison),
-            shared=shared.shared.num_rows,
+            shared=shared.shared.num_rows - len(large),
             clocks=len(decoded.clocks),
             denied=shared.denied,
             rejected=Counter(reason for _, reason, _ in rejected),
             notes=shared.notes,
         )
 
-        outputs = [*self._shared(records, shared), *self._dead_letters(records, rejected)]
+        outputs += self._dead_letters(records, rejected)
         changes = state.ledger.records(shared.changes)
         state.ledger.apply(shared.changes)
         state.clock_ms, state.counts = clock_ms, counts
@@ -101,31 +107,51 @@ class Hop:
         closed = state.ledger.retire(self._keys.oldest) if self._keys is not None else []
         return Result(outputs, [*changes, *closed, state.record(clock_ms, counts)])
 
-    def _shared(self, records: Records, shared: Shared) -> list[Output]:
-        """Keyed by the *shared* value of the key field, in the partition of the raw record."""
+    def _shared(self, records: Records, shared: Shared) -> tuple[list[Output], list[int]]:
+        """Keyed by the *shared* value of the key field, in the partition of the raw record. And the rows that
+        no broker would take: public text and the mapping make them so, noised values never do.
+        """
         columns = shared.shared
         if not columns.num_rows:
-            return []
-        keys = None
+            return [], []
+        keys: list[bytes] | None = None
         if self._key in columns.schema.names:
             keys = columns.column(self._key).cast(pa.string()).cast(pa.binary()).to_pylist()
         values = self._encoder.encode(self._mapping.apply(columns))
-        return [Output(self._topics.shared, records.partition, values, keys)]
+        large: list[int] = []
+        if max(map(len, values)) + max(map(len, keys or [b""])) > LARGEST:
+            sizes = [len(value) + (len(keys[row]) if keys else 0) for row, value in enumerate(values)]
+            large = [row for row, size in enumerate(sizes) if size > LARGEST]
+            kept = [row for row, size in enumerate(sizes) if size <= LARGEST]
+            values, keys = [values[row] for row in kept], [keys[row] for row in kept] if keys else None
+        return [Output(self._topics.shared, records.partition, values, keys)] if values else [], large
 
     def _dead_letters(self, records: Records, rejected: list[tuple[int, str, str]]) -> list[Output]:
-        """Original key, value and headers, behind headers that say where it came from and why it is here."""
+        """Original key, value and headers, behind headers that say where it came from and why it is here.
+
+        A record that would be too large with these loses its own headers, then the end of key or value: a
+        letter that no broker takes would come back for ever.
+        """
         if not rejected:
             return []
-        rows = [row for row, _, _ in rejected]
-        heads = [
-            [
-                *dlq.headers(records.topic, records.partition, records.offsets[row], reason, stage),
-                *records.headers(row),
-            ]
-            for row, reason, stage in rejected
-        ]
-        values, keys = [records.values[row] for row in rows], [records.keys[row] for row in rows]
+        heads, values, keys = [], [], []
+        for row, reason, stage in rejected:
+            origin = dlq.headers(records.topic, records.partition, records.offsets[row], reason, stage)
+            key, value, own = records.keys[row], records.values[row], records.headers(row)
+            if len(key or b"") + len(value or b"") + sum(map(_size, own)) > LARGEST:
+                own = []
+                key = key and key[:LARGEST]
+                value = value and value[: LARGEST - len(key or b"")]
+            heads.append([*origin, *own])
+            keys.append(key)
+            values.append(value)
         return [Output(self._topics.dlq, records.partition, values, keys, heads)]
+
+
+def _size(header: tuple[str, bytes | None]) -> int:
+    """Bytes of a header on the wire, or a few more."""
+    name, value = header
+    return 4 * len(name) + len(value or b"") + 16
 
 
 def _clocks(decoded: Decoded, before: int) -> tuple[np.ndarray, int]:

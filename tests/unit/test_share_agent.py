@@ -13,10 +13,13 @@ from schemas.codec import CLOCK, Decoder, Encoder
 from schemas.contract import Contract
 from schemas.partition import partition
 from streams.agents import share
+from streams.agents.hop import Hop
+from streams.agents.partition import PartitionState
 from streams.agents.share import ShareAgent
 from streams.kafka.clients import Connection
 from streams.kafka.records import NOTHING, Records, Result, Source
-from tests.privacy_cases import DAY_MS, EPOCH, START_MS, contract, walk
+from streams.privacy.plan import Plan
+from tests.privacy_cases import DAY_MS, EPOCH, START_MS, chain, contract, walk
 
 NOW = START_MS + 1000 * DAY_MS
 SHAPE = {
@@ -187,6 +190,37 @@ def test_a_clock_that_is_not_committed_destroys_nothing(tmp_path: Path, wall: Wa
     replayed = take(made, logs[1].records(made.kafka.session.epoch, 0, "kim"))
     assert oldest(made) == EPOCH - 3  # what the committed clocks have left: not the open epoch
     assert len(values(replayed)) == 1
+
+
+def test_what_no_broker_would_take_comes_out_smaller_and_not_again_and_again(
+    tmp_path: Path, wall: Wall
+) -> None:
+    """A message that cannot be produced fails its transaction, whose records then come back, for ever."""
+    text = {
+        **SHAPE,
+        "fields": SHAPE["fields"] + "    place: {type: string}\n",
+        "rules": SHAPE["rules"] + "    place: public\n",
+        "top": "partitions: 2\nshares: {as: test/Walk, map: {at: at, one: place, two: place}}",
+    }
+    of = contract(**text)
+    hop = Hop(of, Plan.of(of), chain(), Decoder({1: of.raw_schema}, 2), Encoder(3, of.shared_schema))
+    event, log = encoder(1, of.raw_schema), Log(1)
+    rows = [("cat", "x" * 500_000), ("dan", "x" * 400_000), ("kim", "park")]
+    messages = [Raw(TICK({"clock_ms": START_MS}), None, 0)]
+    for name, place in rows:
+        messages.append(Raw(event({**walk(name), "place": place}), name.encode(), len(messages)))
+    messages.append(Raw(b"\xff" * 1_000_000, b"k" * 10_000, len(messages)))
+    messages.append(Raw(b"\xff" * 10, b"k" * 1_000_000, len(messages)))
+    state = PartitionState()
+    result = hop.share(hop.decode(Records(log.source, messages, start=0, next=len(messages))), state)
+    shared, letters = result.outputs
+    assert (len(shared.values), len(letters.values)) == (2, 3)
+    assert (state.counts.shared, state.counts.events) == (2, 5)
+    assert state.counts.rejected == {"shared-record-too-large": 1, "wrong-magic": 2}
+    for output in result.outputs:
+        for key, value in zip(output.keys or [], output.values, strict=True):
+            assert len(key or b"") + len(value or b"") <= 900_000
+    assert letters.values[0] == messages[1].body  # whole, where it fits
 
 
 def test_the_next_version_of_a_contract_has_epochs_of_its_own(tmp_path: Path, wall: Wall) -> None:
