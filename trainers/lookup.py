@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import structlog
 from fastavro import parse_schema
 
-from streams.kafka.clients import Connection
+from streams.kafka.clients import Connection, past_proxies
 
 CALL_SECONDS = 10.0
 
@@ -46,6 +46,7 @@ def _ask(connection: Connection, path: str) -> Any:
         f"{connection.registry_url}{path}",
         headers={"Authorization": f"Basic {b64encode(secret).decode()}"},
     )
+    past_proxies(connection.registry_url or "")
     context = create_default_context(cafile=connection.ca_file) if connection.ca_file else None
     with urlopen(request, timeout=CALL_SECONDS, context=context) as answer:
         return json.load(answer)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -71,10 +73,25 @@ def logger(*handlers: logging.Handler) -> logging.Logger:
     return found
 
 
+def past_proxies(url: str) -> None:
+    """Let no proxy of the environment carry requests to this host, if they are plain HTTP.
+
+    They hold a password, and HTTP clients ask `HTTP_PROXY` even for the loopback. The environment is all that the
+    registry's client lets us set.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname:
+        for name in ("NO_PROXY", "no_proxy"):
+            known = [host for host in os.environ.get(name, "").split(",") if host]
+            if parts.hostname not in known:
+                os.environ[name] = ",".join([*known, parts.hostname])
+
+
 def registry(connection: Connection) -> SchemaRegistryClient:
     """The unmodified Confluent registry client, signed in as this principal."""
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
+    past_proxies(connection.registry_url or "")
     secret = connection.password.get_secret_value()
     return SchemaRegistryClient(
         {"url": connection.registry_url, "basic.auth.user.info": f"{connection.principal}:{secret}"}
