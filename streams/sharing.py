@@ -131,7 +131,7 @@ def share(
         return _result(batch, plan, None, codes, rows, Draws(slots[rows], ()), ledger.changes(()))
     unit = plan.unit or (plan.key,)
     who = units([batch.columns.column(name) for name in unit], plan.normalise)
-    if plan.partitions > 1 and batch.partition is not None:
+    if batch.partition is not None and (plan.partitions > 1 or batch.partition > 0):
         codes[(codes == 0) & (who.homes(plan.partitions) != batch.partition)] = MISPLACED
     epochs = (time - plan.anchor_ms) // plan.length_ms
     _out_of_time(codes, epochs, batch.clock_ms, plan, keys)

@@ -285,6 +285,13 @@ def test_a_unit_is_shared_from_one_partition_only(of: Any) -> None:
     assert shared == Counter(names)
 
 
+def test_a_partition_that_the_contract_does_not_know_shares_nothing() -> None:
+    """The topic was given more by hand."""
+    batch = replace(raw(WALKS, [walk()]), partition=1)
+    assert share(batch, PLAN, chain(), Ledger()).rejected == [(0, "wrong-partition")]
+    assert share(replace(batch, partition=0), PLAN, chain(), Ledger()).rejected == []
+
+
 def test_what_the_producer_partitions_is_what_the_agent_expects() -> None:
     """One field in normal form: as Kafka's own partitioners would have it, so that any producer can write."""
     of = contract(more="normalise: [nfc, trim, lower]", top="partitions: 3")
