@@ -85,9 +85,18 @@ def _build(loader: Any, node: Any, path: Loc, lines: dict[Loc, int], name: str, 
     if isinstance(node, yaml.SequenceNode):
         return [_build(loader, item, (*path, i), lines, name, depth + 1) for i, item in enumerate(node.value)]
     try:
+        if node.tag == "tag:yaml.org,2002:int":
+            return int(node.value)  # the loader takes 010 for 8, as YAML 1.1 did
         return loader.construct_object(node)
-    except ValueError:  # a number of thousands of digits
-        raise ContractError(f"{name}:{lines[path]}: not a number.", "Write fewer digits.") from None
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+    ):  # thousands of digits; or `!!bool perhaps`, `!!timestamp x`
+        raise ContractError(
+            f"{name}:{lines[path]}: not a number, or not what its tag says.",
+            "Write fewer digits, and no tags (`!!`).",
+        ) from None
 
 
 def line_of(loc: Sequence[str | int], lines: dict[Loc, int]) -> tuple[str, int]:

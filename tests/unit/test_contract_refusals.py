@@ -6,6 +6,7 @@ import pytest
 
 from schemas.contract import EXAMPLES, parse
 from schemas.errors import ContractError
+from schemas.text import read
 
 COUNTS = (EXAMPLES / "traffic.detector-counts.yaml").read_text(encoding="utf-8")
 VEHICLES = "{count: {min: 0, max: 256, per_unit: 1}}"
@@ -70,6 +71,9 @@ CASES: dict[str, tuple[str, str, str]] = {
     "bad default": ("default: d-401190", "default: 401190", "does not fit type string"),
     "twice": ("version: 1.0.0", "version: 1.0.0\nversion: 1.0.1", "stands twice"),
     "unknown mode": ("version: 1.0.0", "version: 1.0.0\nmode: federated", "mode:"),
+    "an odd tag": ("version: 1.0.0", "version: !!timestamp x", "not what its tag says"),
+    "an odder tag": ("version: 1.0.0", "version: !!bool perhaps", "not what its tag says"),
+    "an empty number": ("version: 1.0.0", "version: !!float ''", "not what its tag says"),
     "bad yaml": ("event:", "event: {", "not readable as YAML"),
 }  # fmt: skip
 
@@ -204,3 +208,8 @@ def test_a_second_public_time_is_warned_of() -> None:
     text = COUNTS.replace("observed_pct:   {type: int", "observed_pct:   {type: timestamp")
     text = text.replace("observed_pct:   drop", "observed_pct: {time: 1h}")
     assert "public to 1 h" in warned(text)
+
+
+def test_a_number_is_decimal_whatever_it_begins_with() -> None:
+    """YAML 1.1 took 0100 for 64: a bound that nobody meant."""
+    assert read("a: 0100\nb: -07\nc: +3", "n")[0] == {"a": 100, "b": -7, "c": 3}
