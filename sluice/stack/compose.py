@@ -4,11 +4,12 @@
     python -m sluice.stack.compose open CONTRACT TASK   topics, rights and schemas, as admin
 
 Each role's container mounts its own folder alone as `$SLUICE_HOME`, so that the wall holds between containers.
-The registry's holds all passwords, since it signs everybody in.
+The registry, which signs everybody in, has its own password and digests of the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from schemas.errors import FatalError, RetriableError, SluiceError
 from sluice.stack import broker_settings, ready, security
 from sluice.stack.broker import new_cluster_id
 from sluice.stack.home import Home, write_private
+from sluice.stack.registry_gate import DIGEST
 
 PORTS = {"CLIENT": 9092, "INTERNAL": 9094, "CONTROLLER": 9093}
 HOST = "kafka"  # the broker's service name, by which the others find it
@@ -32,8 +34,11 @@ def prepare(root: Path) -> None:
         folder = Home(root / "roles" / role)
         folder.path.parent.mkdir(mode=0o700, exist_ok=True)
         folder.create()
-        for known in security.ROLES if role == "registry" else (role,):
-            write_private(folder.secrets / known, security.password(home, known).get_secret_value() + "\n")
+        write_private(folder.secrets / role, security.password(home, role).get_secret_value() + "\n")
+    registry = Home(root / "roles" / "registry").secrets
+    for role in set(security.ROLES) - {"registry"}:  # whoever breaks into it is no super user of the broker
+        secret = security.password(home, role).get_secret_value().encode()
+        write_private(registry / role, f"{DIGEST.decode()}{hashlib.sha256(secret).hexdigest()}\n")
     broker = root / "broker"
     broker.mkdir(mode=0o700, exist_ok=True)
     text = broker_settings.properties(

@@ -54,7 +54,7 @@ class Home:
     def create(self) -> None:
         """Make the folders, closed to other users. Raises ConfigurationError where it may not."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self.secrets, self.config, self.data, self.logs, self.run):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)

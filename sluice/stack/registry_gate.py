@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import json
 from collections.abc import Callable
@@ -19,11 +20,16 @@ from sluice.stack.registry_replies import Refused
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 LARGEST_BODY = 512 * 1024  # bytes; a record of the log may have 1 MB
+DIGEST = b"sha256:"
 _NOBODY = b"\0" * 32  # compared with when there is no such principal, so that both answers take the same time
 
 
 class Passwords:
-    """The stack's passwords, one file per principal, read at each request: a changed one holds at once."""
+    """The stack's passwords, one file per principal, read at each request: a changed one holds at once.
+
+    A file may hold `sha256:` and the hex digest instead: enough to recognise the password, not to sign in elsewhere.
+    Without salt, since passwords are 192 random bits.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,6 +44,8 @@ class Passwords:
         except (binascii.Error, ValueError):
             return None
         known = self._read(name) if name in ROLES else b""  # never a path out of a request
+        if known.startswith(DIGEST):
+            known, given = known.removeprefix(DIGEST), hashlib.sha256(given.encode()).hexdigest()
         same = hmac.compare_digest(given.encode(), known or _NOBODY)
         return name if same and known and scheme.lower() == "basic" else None
 

@@ -35,6 +35,17 @@ def test_folders_and_secrets_are_closed(home: Home) -> None:
     assert security.check_private(home) == [home.secrets / "ops"]
 
 
+def test_a_new_home_is_closed(tmp_path: Path) -> None:
+    """Whoever may write there may put another `secrets` in its place, or another broker into stack.json."""
+    before = os.umask(0)
+    try:
+        home = Home(tmp_path / "new")
+        home.create()
+    finally:
+        os.umask(before)
+    assert home.path.stat().st_mode & 0o777 == 0o700
+
+
 def test_passwords_are_made_once(home: Home) -> None:
     security.ensure_passwords(home)
     first = {role: security.password(home, role).get_secret_value() for role in security.ROLES}
