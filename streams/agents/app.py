@@ -32,6 +32,9 @@ class App(faust.App):
             name, broker="kafka://", web_enabled=False, autodiscover=False, topic_disable_leader=True
         )
 
+    def _create_directories(self) -> None:
+        """Faust's folders for tables, in the folder where the user stands: there are no tables."""
+
     async def on_started(self) -> None:
         await super().on_started()
         self.flow_control.resume()

@@ -17,7 +17,7 @@ from streams.agents.app import run
 from streams.agents.share import ShareAgent
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import read, unique
-from tests.integration.share_help import DAY_MS, START_MS, Opening, Worker, opening, working
+from tests.integration.share_help import DAY_MS, ROOT, START_MS, Opening, Worker, opening, working
 
 CONTRACT = """
 contract: {name}
@@ -78,6 +78,7 @@ def test_ledger_clock_and_counts_outlive_the_worker(opened: Opening) -> None:
     assert second["denied"] == {"no-clock": 1, "slot-used": 50}
     assert second["events"] == 111
     assert len(opened.out(opened.contract.topics.shared)) == 60
+    assert not list(ROOT.glob("share.*")), "the worker left a folder where its user stood"
 
 
 @pytest.mark.timeout(120)
