@@ -15,6 +15,7 @@ from schemas.errors import KeyStoreError
 from streams.agents import hop
 from streams.agents.app import run
 from streams.agents.share import ShareAgent
+from streams.privacy.keystore import path_of
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import read, unique
 from tests.integration.share_help import DAY_MS, ROOT, START_MS, Opening, Worker, opening, working
@@ -87,11 +88,7 @@ def test_another_key_than_the_ledgers_stops_the_worker_with_the_remedy(opened: O
     with working(opened) as worker:
         worker.wait([2])
         worker.stop()
-    (key,) = [
-        file
-        for file in (opened.stack.home / "keys").iterdir()
-        if opened.contract.contract in file.read_text()
-    ]
+    key = path_of(opened.stack.home, opened.contract.privacy.population)
     body = json.loads(key.read_text())
     body["root"] = "00" * 32
     key.write_text(json.dumps(body))
