@@ -1,6 +1,6 @@
 """Cells to a typed event, as the contract says.
 
-Never reject by value (privacy.md section 2): a cell that cannot be read becomes null, the share agent makes
+Never reject by value (docs/privacy.md): a cell that cannot be read becomes null, the share agent makes
 its declared default of it, and the record is shared as any other. Only a broken key, time, unit or row makes
 a dead letter.
 """

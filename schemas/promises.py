@@ -1,4 +1,4 @@
-"""Refusals about the promise itself: what would not hold, field by field (privacy.md sections 1 to 3)."""
+"""Refusals about the promise itself: what would not hold, field by field (docs/privacy.md)."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def namespace(contract: Contract) -> str:
 
 
 def raw_schema(contract: Contract) -> dict[str, Any]:
-    """Key, time and unit are there in every record; any other field may be null (privacy.md section 2)."""
+    """Key, time and unit are there in every record; any other field may be null (docs/privacy.md)."""
     sure = {contract.event.key, contract.event.time.field, *contract.privacy.unit}
     fields = [
         avro_field(name, AVRO[field.type] if name in sure else ["null", AVRO[field.type]])

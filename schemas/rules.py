@@ -14,7 +14,7 @@ from pydantic import Field as Setting
 from schemas.units import DurationMs, Part
 
 LARGEST, FINEST = Decimal(10**12), Decimal("1e-12")  # so that decimal arithmetic with 28 digits stays exact
-MAX_RANGE = 65_535  # the proof of privacy.md section 3 holds for 1 <= D <= R <= 65535
+MAX_RANGE = 65_535  # the proof of docs/privacy.md holds for 1 <= D <= R <= 65535
 
 
 def _number(value: Any) -> Any:

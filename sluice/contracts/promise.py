@@ -1,4 +1,4 @@
-"""What a contract promises, in the words of privacy.md section 1: as data, and as lines of text."""
+"""What a contract promises, in the words of docs/privacy.md: as data, and as lines of text."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ WINDOW_LOOKS = 10  # Burrow's default number of intervals
 WINDOW_MS = 60_000
 LEAST_LOOKS = 5  # before a lag that does not fall is called anything
 
-# Topics that only transactions fill (design.md sections 1 and 3): a contract's, and those a trainer writes.
+# Topics that only transactions fill (docs/architecture.md): a contract's, and those a trainer writes.
 _TRANSACTIONAL = re.compile(
     r".+\.(?:raw|shared|dlq|ledger|source)\.v[0-9]+|models\..+?(?:\.(?:chunks|forecasts|record))?\.v[0-9]+"
 )

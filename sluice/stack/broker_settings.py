@@ -5,7 +5,7 @@ from __future__ import annotations
 HEAP_MB = 256
 
 # Each for a reason: one node (replication 1, one partition for internal topics), quick fencing and take-over
-# (design section 3 rule 10), no topic behind anybody's back, and little memory: the cleaner alone takes 128 MiB
+# (docs/architecture.md rule 10), no topic behind anybody's back, and little memory: the cleaner alone takes 128 MiB
 # of heap by default, 4 MiB hold 150,000 keys a pass; a thread that idles costs 100 KiB. What a topic may hold is looked
 # at every half minute, not every five: in between, whoever may write may fill the disk.
 NODE = {

@@ -1,7 +1,7 @@
 """Between the Faust agents and Kafka: one prepared batch per poll goes to a channel, each result into a
 transaction.
 
-How it avoids what Faust's own consumer does (design.md section 3, style.md): a batch carries a future, so
+How it avoids what Faust's own consumer does (docs/architecture.md): a batch carries a future, so
 nothing is acked unless its result is committed; an agent that raises or hangs makes the batch come back, in
 smaller pieces until the record at fault is alone; offsets are sent inside the transaction only; no table, no
 topic of Faust's, no web server.

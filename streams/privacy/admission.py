@@ -1,7 +1,7 @@
 """Release once, for a whole batch at a time, exactly as if its events came one by one in log order.
 
 An event is admitted iff its unit has used < m (where the ledger holds the bound) and its slot is above hi,
-or less than 64 below it with its bit free (privacy.md section 5). Two facts make the loop a few sorts:
+or less than 64 below it with its bit free (docs/privacy.md). Two facts make the loop a few sorts:
 
 - Without m, a slot above hi is always admitted, so hi before an event is the largest of the start's hi and
   of all earlier slots of its unit in the batch; a slot was used before iff the start's mask says so or an

@@ -1,4 +1,4 @@
-"""The noise keys of one population: a forward-only chain of epoch roots (privacy.md section 4).
+"""The noise keys of one population: a forward-only chain of epoch roots (docs/privacy.md).
 
     root(e+1) = X(root(e), "sluice/1/ratchet")      X = HKDF-Expand-SHA256
     k_unit    = X(root(e), lp("sluice/1/unit", population, i64 e))

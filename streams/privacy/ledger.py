@@ -89,7 +89,7 @@ class Ledger:
         return self._headers.get(epoch)
 
     def verify(self, keys: KeyChain) -> None:
-        """Refuse to start where a header's key check value does not fit the keys (privacy.md section 4).
+        """Refuse to start where a header's key check value does not fit the keys (docs/privacy.md).
 
         Raises KeyStoreError: the data folder was lost and Kafka was kept, so every replay would be noised
         anew.

@@ -1,4 +1,4 @@
-"""Integer noise masses whose privacy loss is at most epsilon, exactly (privacy.md section 3).
+"""Integer noise masses whose privacy loss is at most epsilon, exactly (docs/privacy.md).
 
 `Masses.of(R, D, nano)` is the clamped discrete Laplace law: out = clip(v + z, 0, R), values at most D steps
 apart, loss at most nano * 1e-9, delta 0. Built from the centre outwards with directed rounding, then proved

@@ -1,6 +1,6 @@
 """Keyed noise words: AES-256-CMAC over two full blocks, a whole batch in two ECB passes.
 
-privacy.md section 4:
+docs/privacy.md:
 
     B = tag(16) | i64 slot | u32 value index | u16 field id | u16 draw
     u = (first 8 bytes of CMAC(k, B)) >> 1

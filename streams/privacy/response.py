@@ -1,4 +1,4 @@
-"""k-ary randomized response in integers (privacy.md section 3): the truth, or one of the others, evenly."""
+"""k-ary randomized response in integers (docs/privacy.md): the truth, or one of the others, evenly."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ EVENTS = st.lists(
 
 
 class OneByOne:
-    """privacy.md section 5, word for word."""
+    """docs/privacy.md, word for word."""
 
     def __init__(self, cap: int | None, room: int) -> None:
         self.cap, self.room = cap, room

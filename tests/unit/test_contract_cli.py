@@ -85,7 +85,7 @@ def test_check_refuses(tmp_path: Path) -> None:
 
 
 def test_the_figures_of_the_specification() -> None:
-    """privacy.md section 2: with D = R and epsilon 1 clamped outputs sit on a bound 61 % of the time and 0 comes out
+    """docs/privacy.md: with D = R and epsilon 1 clamped outputs sit on a bound 61 % of the time and 0 comes out
     at .32 R; a margin of 4 R brings that to .006 R."""
     for output, bias, on_bounds in (("clamp", 0.32, 0.61), ("wide", 0.006, None)):
         rule = Number.model_validate({"min": 0, "max": 100, "output": output})

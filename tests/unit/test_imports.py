@@ -1,4 +1,4 @@
-"""Imports go one way (design.md section 8), and light parts stay light: read from the source, nothing is imported."""
+"""Imports go one way (docs/architecture.md), and light parts stay light: read from the source, nothing is imported."""
 
 from __future__ import annotations
 

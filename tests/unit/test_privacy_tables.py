@@ -21,7 +21,7 @@ LOADED = [(150, 1, 10**9), (1024, 1, 2 * 10**9), (65_535, 1, 10**7), (256, 1, 5 
 
 
 def reference(R: int, D: int, nano: int) -> tuple[list[int], int, int]:
-    """privacy.md section 3, with its plain bisection."""
+    """docs/privacy.md, with its plain bisection."""
     one = 1 << BITS
     h = exp_bounds(nano)[1]
     with localcontext() as context:

@@ -1,4 +1,4 @@
-"""privacy.md section 4 to the byte: its vectors, and other people's CMAC and HKDF as oracles."""
+"""docs/privacy.md to the byte: its vectors, and other people's CMAC and HKDF as oracles."""
 
 from __future__ import annotations
 
