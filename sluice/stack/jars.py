@@ -73,6 +73,7 @@ def class_path(progress: Progress = silent) -> list[Path]:
         return _from_folder(Path(named).expanduser())
     folder = cache_folder()
     fetch(folder, missing(folder), progress)
+    check_closed(folder)
     wrong = [jar for jar in locked() if not _matches(folder / jar.name, jar)]
     if wrong:
         for jar in wrong:
@@ -84,6 +85,19 @@ def class_path(progress: Progress = silent) -> list[Path]:
     return [folder / jar.name for jar in locked()]
 
 
+def check_closed(folder: Path) -> None:
+    """Raises ConfigurationError where another user could change jars after they were checked.
+
+    The broker opens them later, and is started again without a new look after a crash.
+    """
+    state = folder.stat()
+    if state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o002:
+        raise ConfigurationError(
+            f"Others may write to {folder}, where Apache Kafka's jars are cached.",
+            f"Delete it and run the command again, or name another folder with SLUICE_CACHE; or chmod o-w {folder}",
+        )
+
+
 def fetch(folder: Path, wanted: list[Jar], progress: Progress = silent) -> None:
     """Download `wanted` into `folder`, eight at a time. Done is counted in bytes of finished jars."""
     if not wanted:
@@ -93,7 +107,7 @@ def fetch(folder: Path, wanted: list[Jar], progress: Progress = silent) -> None:
     from jgo.maven import MavenContext
 
     logging.getLogger("jgo").setLevel(logging.ERROR)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     total, done = sum(jar.size for jar in wanted), 0
     progress("fetching Apache Kafka", 0, total)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".staging-") as staging:

@@ -47,3 +47,16 @@ def test_the_registry_knows_everybody_by_digests(root: Path) -> None:
     assert digest.startswith("sha256:")
     assert not signs_in("admin", digest)
     assert not signs_in("admin", digest.removeprefix("sha256:"))
+
+
+def test_the_image_sees_what_it_copies_and_nothing_else() -> None:
+    root = Path(__file__).parents[2]
+    copied = {
+        name
+        for line in (root / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ")
+        for name in line.split()[1:-1]
+    }
+    lines = (root / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    assert copied == {line[1:] for line in lines if line.startswith("!")}

@@ -113,6 +113,20 @@ def test_the_lock_of_jars_is_whole() -> None:
     assert any(name.startswith("log4j-slf4j-impl") for name in names)
 
 
+def test_a_cache_that_others_may_write_to_is_not_trusted(tmp_path: Path) -> None:
+    """The checksums hold when they are looked at; a jar is opened, and opened again after a crash, later."""
+    tmp_path.chmod(0o755)
+    jars.check_closed(tmp_path)
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigurationError, match="Others may write"):
+        jars.check_closed(tmp_path)
+    if os.geteuid() == 0:  # nobody else can give a folder away
+        tmp_path.chmod(0o755)
+        os.chown(tmp_path, 7777, -1)
+        with pytest.raises(ConfigurationError, match="Others may write"):
+            jars.check_closed(tmp_path)
+
+
 def test_a_named_folder_must_hold_this_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_KAFKA_JARS", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"no kafka_2.13-4.2.\*.jar"):
