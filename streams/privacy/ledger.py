@@ -21,6 +21,7 @@ from streams.privacy.keys import KeyChain
 from streams.privacy.rows import EpochRows, States, pack, unpack
 
 MAX_CALLS = 1 << 40  # noise calls under one key
+MANY_TOMBSTONES = 4_096  # in one transaction: a year of short epochs may end at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,14 @@ class Ledger:
             yield changelog.delta_key(self._journal.seq - 1), value
 
     def retire(self, oldest: int) -> list[Record]:
-        """Forget epochs below `oldest`, whose keys are destroyed; the tombstones to write next."""
+        """Forget epochs below `oldest`, whose keys are destroyed; the tombstones to write next.
+
+        The oldest first, and not all at once where they are many: call it again with the next batch.
+        """
         tombstones: list[Record] = []
-        for epoch in [e for e in {*self._rows, *self._headers} if e < oldest]:
+        for epoch in sorted(e for e in {*self._rows, *self._headers} if e < oldest):
+            if len(tombstones) >= MANY_TOMBSTONES:
+                break
             rows = self._rows.pop(epoch, None) or EpochRows()
             self._headers.pop(epoch, None)
             tombstones += [(key, None) for key, _ in changelog.pages(epoch, rows, range(changelog.BUCKETS))]

@@ -236,6 +236,18 @@ def test_retire_forgets_and_leaves_tombstones() -> None:
     assert ledger.retire(EPOCH + 1) == []
 
 
+def test_many_epochs_retire_in_pieces_the_oldest_first() -> None:
+    ledger, many = Ledger(), 3_000
+    for epoch in range(many):
+        _, part = ledger.decide(epoch, tags([epoch]), np.zeros(1, np.int64), np.zeros(1, np.int64), None, 1)
+        ledger.apply(ledger.changes([EpochChanges(epoch, part.tags, part.rows, part.states, HEADER)]))
+    first = ledger.retire(many)
+    assert 4_096 <= len(first) < 4_096 + 512
+    assert ledger.epochs == list(range(len(first) // 2, many))
+    assert len(first) + len(ledger.retire(many)) == 2 * many
+    assert (ledger.epochs, ledger.units) == ([], 0)
+
+
 def test_foreign_records_are_refused() -> None:
     for value in (b"", b"SL\x01", b"SL\x01X" + bytes(8), b"{}", changelog.MAGIC + b"P" + bytes(9)):
         with pytest.raises(TornError):
