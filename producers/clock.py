@@ -11,7 +11,8 @@ run of up to four, moves nothing, and a real gap in the data does, before its fi
 and no row follows, the clock goes on by LAST_STEP_MS at most. The first clock of all is the first row's, if
 confirmed, else the (lower) median of the next rows. The rule depends on the file and on the clock written
 last, never on batches or on time, so that a resumed run writes the clocks that an undisturbed one would have
-written.
+written; but for stamps more than AHEAD_MS past the wall clock, which move nothing however many they are:
+9999-12-31 is how some sources write "open", and would close every epoch before it for good.
 
 A file that is not in the order of time (all of one key, then all of the next) has late rows: the clock stays
 ahead, and the agents deny what is older than the contract keeps. Sort such a file by time.
@@ -19,12 +20,14 @@ ahead, and the agents deny what is older than the contract keeps. Sort such a fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from schemas.contract import Contract
 
 LOOK_AHEAD = 8
 LAST_STEP_MS = 3_600_000
+AHEAD_MS = 366 * 86_400_000
 FINEST_MS, COARSEST_MS, DEFAULT_MS = 1_000, 300_000, 60_000
 
 
@@ -51,10 +54,12 @@ class LiveClock:
 
 
 class ReplayClock:
-    """The virtual clock of a file at rest. `last`: the newest clock record written, None for none."""
+    """The virtual clock of a file at rest. `last`: the newest clock record written, None for none. `now_ms`: the
+    wall clock when the run began."""
 
-    def __init__(self, grid: int, last: int | None = None) -> None:
+    def __init__(self, grid: int, last: int | None = None, now_ms: int | None = None) -> None:
         self.grid, self.last = grid, last
+        self._latest = math.inf if now_ms is None else now_ms + AHEAD_MS
 
     def moves(self, time_ms: int) -> bool:
         """Whether this event could move the clock at all; most cannot, and need no look ahead."""
@@ -78,4 +83,4 @@ class ReplayClock:
                 floor = median - median % self.grid
         elif not confirmed and (following or floor - self.last > LAST_STEP_MS):
             return None
-        return floor
+        return floor if floor <= self._latest else None

@@ -127,7 +127,7 @@ class Run:
                 self._replay, self._ahead = None, Ahead(source, parser, depth=0)
             else:
                 last = self._done.clock_ms if self._done else None
-                self._replay = clock.ReplayClock(self._live.grid, last)
+                self._replay = clock.ReplayClock(self._live.grid, last, self._now_ms())
                 self._ahead = Ahead(source, parser)
             self._pump()
         finally:

@@ -64,6 +64,16 @@ def test_stray_stamps_ahead_move_nothing(ahead: int, run: int, at: int) -> None:
         assert due <= times[min(len(times) - 1, row + LOOK_AHEAD)]
 
 
+@pytest.mark.parametrize("at", [0, 20])
+def test_a_date_that_means_open_moves_nothing_however_often_it_comes(at: int) -> None:
+    """Else every epoch up to the year 9999 would be over, and the rest of the file denied."""
+    sentinel, clock = 253_402_214_400_000, ReplayClock(GRID, now_ms=START + 366 * DAY)
+    times = [*steady(at), *[sentinel] * 100, *steady(20, START + at * GRID)]
+    moved = [clock.before(time, times[i + 1 : i + 1 + LOOK_AHEAD]) for i, time in enumerate(times)]
+    assert max(due for due in moved if due is not None) == times[-1]
+    assert moved[-1] == times[-1]
+
+
 def test_a_stray_last_row_moves_nothing_but_a_step_does() -> None:
     assert clocks([*steady(20), START + 40 * DAY])[-1] == (19, START + 19 * GRID)
     assert clocks([START, START + LAST_STEP_MS])[-1] == (1, START + LAST_STEP_MS)
