@@ -34,6 +34,7 @@ CLOCK_SCHEMA: dict[str, Any] = {
 }
 DAY_MS = 86_400_000
 MODELS_KEPT_MS = 90 * DAY_MS
+LETTER_BYTES = 1_048_588 + (64 << 10)  # the broker's default for a record, and headers
 # Subscribers are outside the owner's wall, and the broker stops when its disk is full: what they may write is bounded.
 ACKS_KEPT_BYTES, ACK_BYTES = 64 << 20, 16 << 10
 
@@ -91,7 +92,8 @@ def open_contract(contract: Contract, admin: Connection) -> Opened:
     topics, keep = contract.topics, contract.keep
     wanted = [
         Topic(topics.raw, contract.partitions, keep.raw_ms),
-        Topic(topics.dlq, contract.partitions, keep.raw_ms),
+        # Behind the headers of a dead letter stands the whole raw record, however long the broker let it be.
+        Topic(topics.dlq, contract.partitions, keep.raw_ms, record_bytes=LETTER_BYTES),
         Topic(topics.shared, contract.partitions, keep.shared_ms),
         Topic(topics.ledger, contract.partitions),
         Topic(topics.source),

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from schemas.errors import ConfigurationError, WallError
+from schemas.errors import ConfigurationError, FatalError, WallError
 from streams.kafka.clients import Connection, logger
 from streams.kafka.records import Records, Source
 from streams.kafka.session import Session, Tuning
@@ -36,6 +36,7 @@ FORBIDDEN = {
 PIECE = 10_000
 WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
 WAIT_IDLE_SECONDS = 0.1
+DEATHS, DEATHS_SECONDS = 5, 60.0
 
 
 class Reader(threading.Thread):
@@ -88,6 +89,7 @@ class Reader(threading.Thread):
         self._out: queue.Queue[list[Records]] = queue.Queue(maxsize=1)
         self._room = threading.Event()
         self._taken: deque[Records] = deque()
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
 
     # --- called by other threads
 
@@ -139,8 +141,19 @@ class Reader(threading.Thread):
         )
         return consumer
 
-    def _rejoin(self) -> None:
-        """A consumer error `_FATAL`: this instance is dead, the next one starts over."""
+    def _rejoin(self, why: str) -> None:
+        """A consumer error `_FATAL`: this instance is dead, the next one starts over.
+
+        Raises FatalError when that goes on: two processes of one slot fence each other and do nothing else.
+        """
+        now = time.monotonic()
+        self._deaths.append(now)
+        if len(self._deaths) == DEATHS and now - self._deaths[0] < DEATHS_SECONDS:
+            raise FatalError(
+                f"{why}. That was the {DEATHS}th time within a minute: another process uses the same slot, "
+                f"{self._settings['group.instance.id']!r}.",
+                "Slots are told apart on one machine only: give each worker of a group a --slot of its own.",
+            )
         self._consumer.close()
         self._forget()
         time.sleep(0.5)
@@ -190,9 +203,9 @@ class Reader(threading.Thread):
                 self._start.setdefault(source, position)
                 changed = True
         if changed:
-            self._consumer.assign(
-                [TopicPartition(*source, position) for source, position in self._next.items()]
-            )
+            partitions = [TopicPartition(*source, position) for source, position in self._next.items()]
+            self._consumer.assign(partitions)
+            self._consumer.resume(partitions)  # a pause outlives every reassignment, whoever forgot it
             self._paused = False
 
     def _hand_over(self) -> None:
@@ -294,7 +307,7 @@ class Reader(threading.Thread):
         code = error.code()
         if code == KafkaError._FATAL:
             log.error("consumer is dead and is built anew", error=error.str())
-            self._rejoin()
+            self._rejoin(error.str())
         elif code in FORBIDDEN:
             raise WallError(
                 f"The broker refused to let this principal read: {error.str()}",

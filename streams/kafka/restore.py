@@ -122,8 +122,12 @@ class Restorer(threading.Thread):
 
     def _committed(self, reading: Consumer, sources: list[Source], epoch: int) -> dict[Source, int]:
         """The group's offsets, -1001 for none. Pending ones (an open transaction) are waited for."""
+        told = time.monotonic()
         while True:
             self._check(epoch)
+            if time.monotonic() - told > self._patience:
+                told = time.monotonic()
+                log.warning("the group's committed offsets cannot be read, or a transaction on them stays open")
             try:
                 found = reading.committed(
                     [TopicPartition(*source) for source in sources], timeout=CALL_SECONDS

@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+from schemas.errors import FatalError
 from streams.kafka.records import Records, Source
+
+DOOMED_IN_A_ROW = 20
+SIZE_BEHIND = 64  # one at a time, the rest of 50,000 records would take minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Session:
     stopped: dict[Source, Exception] = field(default_factory=dict)
     suspects: dict[Source, Suspect] = field(default_factory=dict)
     doomed: dict[Source, set[int]] = field(default_factory=dict)
+    in_a_row: int = 0
     quiet: threading.RLock = field(default_factory=threading.RLock)
     stopping: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
@@ -67,6 +72,8 @@ class Session:
         with self._lock:
             if records.epoch == self.epoch:
                 self.positions[records.source] = records.next
+        if self.in_a_row and not records.doomed.issuperset(records.offsets):
+            self.in_a_row = 0
         suspect = self.suspects.get(records.source)
         if suspect is not None and records.next >= suspect.end:
             del self.suspects[records.source]
@@ -76,11 +83,34 @@ class Session:
     def suspect(self, records: Records) -> None:
         """The handler failed on these records: halve until one record is left, which is doomed at its next
         failure.
+
+        That is for a few bad records. It ends in a FatalError where the fault is not theirs: where a doomed one
+        cannot be made a dead letter either, or where so many in a row are doomed that all would be.
         """
-        if len(records) <= 1:
-            self.doomed.setdefault(records.source, set()).update(records.offsets)
-            return
         known = self.suspects.get(records.source)
+        if len(records) <= 1:
+            if records.doomed.issuperset(records.offsets):
+                self.fail(
+                    FatalError(
+                        f"The handler fails on {records.source} at offset {records.start}, also as a dead letter.",
+                        "This is a fault of the program: keep the log, and report it with this offset.",
+                    )
+                )
+                return
+            self.in_a_row += 1
+            if self.in_a_row > DOOMED_IN_A_ROW:
+                self.fail(
+                    FatalError(
+                        f"The handler fails on every record of {records.source}, now at offset {records.start}; "
+                        f"{DOOMED_IN_A_ROW} are dead letters.",
+                        "The fault is not in the records: see the errors above. Nothing else was set aside.",
+                    )
+                )
+                return
+            self.doomed.setdefault(records.source, set()).update(records.offsets)
+            if known is not None:
+                self.suspects[records.source] = Suspect(known.start, known.end, SIZE_BEHIND)
+            return
         end = max(records.next, known.end) if known else records.next
         self.suspects[records.source] = Suspect(records.start, end, max(1, len(records) // 2))
 

@@ -38,7 +38,7 @@ from typing import Self
 
 import structlog
 
-from schemas.errors import FatalError
+from schemas.errors import FatalError, RetriableError
 from streams.kafka.clients import Connection
 from streams.kafka.reader import Reader
 from streams.kafka.records import NOTHING, Output, Records, Result, Source
@@ -131,11 +131,21 @@ class TransactionalPipe:
     def fail(self, records: Records, error: BaseException) -> None:
         """The handler could not process these records. They come back in smaller pieces; a single record that
         fails again comes back with its offset in `doomed`. A FatalError or KeyboardInterrupt stops the pipe
-        instead."""
+        instead, and so does what no record is guilty of: files, threads, memory."""
         if isinstance(error, FatalError) or not isinstance(error, Exception):
             self.session.fail(error)
             return
         if records.epoch != self.session.epoch:
+            return
+        alone = isinstance(error, MemoryError) and len(records) <= 1  # more records do with less memory
+        if alone or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
+            self.session.fail(
+                RetriableError(
+                    f"The machine failed the handler of {records.source} ({type(error).__name__}, "
+                    f"{getattr(error, 'strerror', None) or 'no details'}).",
+                    "Look at disk, memory, open files and the rights of SLUICE_HOME; start the worker again.",
+                )
+            )
             return
         log.error("records made their handler fail", source=str(records), error=type(error).__name__)
         self.session.suspect(records)

@@ -23,8 +23,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from schemas.errors import FatalError
 from streams.kafka.clients import Connection
 from streams.kafka.producer import DisturbedError, Recyclable
 from streams.kafka.records import Output, Records, Result, Source
@@ -33,6 +34,17 @@ from streams.kafka.state import Position
 from streams.kafka.watchdog import Watchdog
 
 log = structlog.get_logger("sluice.writer")
+
+REFUSALS = 3  # in a row
+NEVER = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +75,20 @@ class Writer(threading.Thread):
         self._session = session
         self._open: Future[str] = Future()
         self._work: queue.Queue[Work] = queue.Queue()
+        self._over = False
+        self._door = threading.Lock()  # nothing gets into the queue behind the last look at it
+        self._refused = 0
 
     def opened(self) -> str:
         """Waits until an earlier process of this slot is fenced; the cluster's id."""
         return self._open.result()
 
     def put(self, work: Work) -> Future[bool]:
-        self._work.put(work)
+        with self._door:
+            if not self._over:
+                self._work.put(work)
+                return work.done
+        work.done.set_result(False)
         return work.done
 
     def run(self) -> None:
@@ -89,6 +108,8 @@ class Writer(threading.Thread):
         except BaseException as error:
             self._session.fail(error)
         finally:
+            with self._door:
+                self._over = True
             while not self._work.empty():
                 self._work.get_nowait().done.set_result(False)
             self._producer.close()
@@ -149,14 +170,29 @@ class Writer(threading.Thread):
             )
             producer.commit()  # 7
         except (KafkaException, DisturbedError, BufferError) as problem:
+            self._judge(problem, parts)
             producer.give_up(problem)
             self.reset(f"transaction failed: {problem}")
             return False
+        self._refused = 0
         for records, result in parts:  # 8
             if result.apply is not None:
                 result.apply()
             self._session.moved(records)
         return True
+
+    def _judge(self, problem: Exception, parts: list[tuple[Records, Result]]) -> None:
+        """Raises FatalError for what the broker will never take: trying it for ever looks like work."""
+        error = problem.args[0] if isinstance(problem, KafkaException) else None
+        if error is None or error.code() not in NEVER:
+            return
+        self._refused += 1
+        if self._refused >= REFUSALS:
+            raise FatalError(
+                f"The broker does not take what {parts[0][0].source} became behind offset "
+                f"{parts[0][0].start}: {error.str()}",
+                "Compare max.message.bytes of the topics, and that the contract's or task's topics are all open.",
+            ) from None
 
     def _changes(self, parts: list[tuple[Records, Result]]) -> list[Output]:
         assert self._changelog is not None
