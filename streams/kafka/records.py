@@ -58,6 +58,7 @@ class Records:
         self.epoch = epoch
         self.group_metadata = group_metadata
         self.doomed = doomed
+        self._unreadable: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -91,8 +92,17 @@ class Records:
         return [message.timestamp()[1] for message in self.messages]
 
     def headers(self, row: int) -> list[tuple[str, bytes | None]]:
-        """The headers of one record."""
-        return list(self.messages[row].headers() or ())
+        """The headers of one record; none where a name is not UTF-8, which neither Kafka nor its broker checks.
+
+        The client raises for such a name, and at the next call gives out a tuple with a null pointer in it.
+        """
+        if row in self._unreadable:
+            return []
+        try:
+            return list(self.messages[row].headers() or ())
+        except (UnicodeDecodeError, SystemError):
+            self._unreadable.add(row)
+            return []
 
 
 @dataclass(frozen=True, slots=True)

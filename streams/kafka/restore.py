@@ -91,6 +91,9 @@ class Restorer(threading.Thread):
             shared: dict[Source | None, list[Source]] = {}
             for source in sources:
                 shared.setdefault(self._changelog(source) if self._changelog else None, []).append(source)
+            torn = 0
+            for each in set(self._session.stopped).difference(sources):  # another worker's by now
+                del self._session.stopped[each]
             for target, group in shared.items():
                 try:
                     positions = self._read(reading, probing, target, group, epoch) if target else None
@@ -102,7 +105,8 @@ class Restorer(threading.Thread):
                     log.critical(
                         error.message, remedy=error.remedy, partitions=[list(source) for source in group]
                     )
-                    if len(self._session.stopped) >= len(sources):
+                    torn += len(group)
+                    if torn >= len(sources):
                         raise
                     continue
                 for source, start in starts.items():
@@ -127,7 +131,9 @@ class Restorer(threading.Thread):
             self._check(epoch)
             if time.monotonic() - told > self._patience:
                 told = time.monotonic()
-                log.warning("the group's committed offsets cannot be read, or a transaction on them stays open")
+                log.warning(
+                    "the group's committed offsets cannot be read, or a transaction on them stays open"
+                )
             try:
                 found = reading.committed(
                     [TopicPartition(*source) for source in sources], timeout=CALL_SECONDS

@@ -114,3 +114,17 @@ class _Dead:
     def close(self) -> None: ...
     def cluster(self) -> str:
         return "c"
+
+
+class _Odd(_Message):
+    def headers(self) -> None:
+        if self.at:
+            raise AssertionError("a second call crashes the process")
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+
+def test_a_header_name_that_is_not_utf8_costs_its_record_nothing_but_the_headers() -> None:
+    found = Records(SOURCE, [_Odd(0)], start=0, next=1)
+    assert found.headers(0) == []
+    found.messages = [_Odd(1)]
+    assert found.headers(0) == []
