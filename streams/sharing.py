@@ -33,7 +33,7 @@ from streams.privacy.grid import integers
 from streams.privacy.keys import KeyChain
 from streams.privacy.ledger import EpochChanges, Ledger, LedgerChanges
 from streams.privacy.plan import Plan
-from streams.privacy.tags import Names
+from streams.privacy.tags import Names, shorts
 from streams.privacy.units import Units, units
 
 Int64 = NDArray[np.int64]
@@ -195,12 +195,14 @@ def _admit(
         if begun is None and owns is not None and not owns(epoch):
             codes[rows] = VERSION
             continue
-        some, unit = who.names, who.codes
+        some, unit, short = who.names, who.codes, None
         if len(rows) < len(codes):
             picked, unit = np.unique(who.codes[rows], return_inverse=True)
             some = who.pick(picked)
+        elif who.texts is not None:
+            short = shorts(who.texts)
         names = keys.names(epoch)
-        ids = names.ids(some)
+        ids = names.ids(some, short)
         tags = names.tags(keys.unit_key(epoch), ids)
         calls = plan.calls * plan.partitions  # one noise key serves all partitions
         verdict, changes = ledger.decide(epoch, tags, unit, slots[rows], plan.cap, calls)

@@ -11,13 +11,13 @@ from hmac import digest as hmac_digest
 from itertools import islice, repeat
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
+from streams.privacy.index import Int64, TagIndex, Words
 from streams.privacy.words import lp
 
-Int64 = NDArray[np.int64]
-Words = NDArray[np.uint64]
 Units = Sequence[str] | Sequence[tuple[str, ...]]
+SHORT = 15  # bytes of a short text; its length is the 16th
 LIMIT = 1 << 17  # about 22 MB of text and entries, and 2 MB a key
 
 
@@ -27,23 +27,34 @@ class Names:
     Numbers from `ids` are good until the next call of `ids`. The same unit always has the same tag.
     """
 
-    __slots__ = ("_columns", "_ids", "_limit")
+    __slots__ = ("_columns", "_ids", "_limit", "_numbers", "_short")
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self._ids: dict[str | tuple[str, ...], int] = {}
         self._columns: dict[bytes, tuple[Words, int]] = {}
+        self._short = TagIndex()  # short texts by their own bytes: a quarter of a dict's look-up
+        self._numbers = np.empty(0, np.int64)  # row there -> number
 
-    def ids(self, units: Units) -> Int64:
+    def ids(self, units: Units, short: Words | None = None) -> Int64:
         """Numbers of units that are text, or tuples of text for several fields. Holds at most `limit` units
-        besides the ones of this call."""
+        besides the ones of this call. `short`: `shorts` of the same units, which must then be distinct."""
         known = self._ids
         if len(known) >= self._limit:
             known.clear()
             self._columns.clear()
-        found = np.fromiter(map(known.get, units, repeat(-1)), np.int64, len(units))
-        for i in np.flatnonzero(found < 0).tolist():
+            self._short, self._numbers = TagIndex(), np.empty(0, np.int64)
+        if short is None:
+            found = np.fromiter(map(known.get, units, repeat(-1)), np.int64, len(units))
+        else:
+            rows = self._short.find(short)
+            found = np.where(rows < 0, -1, self._numbers[rows]) if self._short.size else rows
+        new = np.flatnonzero(found < 0)
+        for i in new.tolist():
             found[i] = known.setdefault(units[i], len(known))
+        if short is not None and len(new):
+            self._short.append(short[new])
+            self._numbers = np.concatenate([self._numbers, found[new]])
         return found
 
     def tags(self, key: bytes, ids: Int64) -> Words:
@@ -57,6 +68,37 @@ class Names:
             column[filled:size] = np.frombuffer(joined, np.uint64).reshape(-1, 2)
             self._columns[key] = column, size
         return column[ids]
+
+
+def shorts(texts: pa.StringArray) -> Words | None:
+    """(n, 2) words that stand for texts of at most 15 bytes, one to one; None where one is longer, or null.
+
+    Bytes, padding and length, put through a permutation (Feistel rounds) that spreads them for `TagIndex`.
+    """
+    if texts.null_count or not len(texts):
+        return None
+    ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    lengths = np.diff(ends)
+    if lengths.max() > SHORT:
+        return None
+    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
+    data = np.concatenate([data, np.zeros(SHORT, np.uint8)])
+    place = np.arange(SHORT, dtype=np.int32)
+    packed = np.empty((len(texts), SHORT + 1), np.uint8)
+    packed[:, :SHORT] = data[(ends[:-1] - ends[0])[:, None] + place] * (place < lengths[:, None])
+    packed[:, SHORT] = lengths
+    words = packed.view(np.uint64)
+    words[:, 1] ^= _mixed(words[:, 0])
+    words[:, 0] ^= _mixed(words[:, 1])
+    words[:, 1] ^= _mixed(words[:, 0])
+    return words
+
+
+def _mixed(words: Words) -> Words:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def tag(key: bytes, unit: str | tuple[str, ...]) -> bytes:

@@ -22,11 +22,13 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Distinct units and the code of each row's. `as_is`: the names are the raw texts of one field."""
+    """Distinct units and the code of each row's. `as_is`: the names are the raw texts of one field; `texts` then
+    holds them as they came, where they came as text."""
 
     names: list[str] | list[tuple[str, ...]] = field(repr=False)
     codes: Int64 = field(repr=False)
     as_is: bool = False
+    texts: pa.StringArray | None = field(default=None, repr=False)
 
     def pick(self, codes: Int64) -> list[str] | list[tuple[str, ...]]:
         return [self.names[i] for i in codes.tolist()]
@@ -58,7 +60,7 @@ def _texts(column: pa.Array, normalise: Sequence[str]) -> Units:
     names: list[str] = values.to_numpy(zero_copy_only=False).tolist()
     wanted = [step for step in normalise if step != "nfc" or not pc.all(pc.string_is_ascii(values)).as_py()]
     if not wanted:
-        return Units(names, codes, as_is=True)
+        return Units(names, codes, as_is=True, texts=values)
     place: dict[str, int] = {}
     merged = np.array([place.setdefault(normal(name, normalise), len(place)) for name in names], np.int64)
     return Units(list(place), merged[codes] if len(merged) else codes)
