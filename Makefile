@@ -33,7 +33,7 @@ $(VENV)/dev: $(VENV)/made requirements-dev.lock pyproject.toml
 
 # make demo          real traffic counts from a file to a subscriber's forecast (ARGS=--json for one JSON object)
 demo: $(VENV)/demo
-	$(BIN)/sluice demo $(ARGS)
+	@$(BIN)/sluice demo $(ARGS)
 
 # make test          lint, types, unit, property, integration on one embedded broker, e2e
 test: lint types
@@ -58,7 +58,7 @@ e2e: $(VENV)/dev
 
 # make bench-share   the share hop against a plain Faust app, in one run
 bench-share: $(VENV)/dev
-	$(BIN)/python -m bench.bench_share $(ARGS)
+	@$(BIN)/python -m bench.bench_share $(ARGS)
 
 # make lock          resolve the lock files anew (needs uv)
 lock:

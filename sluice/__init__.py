@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from schemas.errors import SluiceError
+
 if TYPE_CHECKING:
     from trainers.subscriber import Subscription
 
+__all__ = ["SluiceError", "__version__", "subscribe"]
 __version__ = "0.1.0"
 
 

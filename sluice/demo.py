@@ -45,7 +45,7 @@ SHOWN_DAYS = 2
 PATIENCE_SECONDS = 300
 COMMANDS = {
     "publish": ["publish", CONTRACT, "--no-open", "--json"],
-    "share": ["share", CONTRACT, "--json"],
+    "share": ["share", CONTRACT, "--no-open", "--json"],
     "train": ["train", TASK, "--no-open", "--json", "--plant-worse", str(WORSE)],
 }
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -262,7 +262,9 @@ class Demo:
             f"(epsilon {privacy.epsilon} a {privacy.protects} and day)"
         )
         level = self.spec.levels[-1] - self.spec.levels[0]
-        plot.draw(points, file, title=title, unit="vehicles in 5 minutes", level=level)
+        plot.draw(
+            points, file, title=title, unit="vehicles in 5 minutes", level=level, zone=str(TEST_FROM.tzinfo)
+        )
         return file
 
     def _clean_inputs(

@@ -20,7 +20,7 @@ class Point:
     high: float
 
 
-def draw(points: Sequence[Point], file: Path, *, title: str, unit: str, level: float) -> None:
+def draw(points: Sequence[Point], file: Path, *, title: str, unit: str, level: float, zone: str) -> None:
     """Writes a PNG. Upper panel: noised readings, interval, forecast, truth; lower: the forecast's error."""
     import matplotlib as mpl
 
@@ -49,6 +49,7 @@ def draw(points: Sequence[Point], file: Path, *, title: str, unit: str, level: f
     lower.axhline(0, color="black", lw=0.6)
     lower.plot(at, [point.forecast - point.truth for point in points], color="#d94801", lw=0.8)
     lower.set_ylabel("forecast - truth")
+    lower.set_xlabel(f"time in {zone}")
     locator = dates.AutoDateLocator(tz=points[0].at.tzinfo)  # type: ignore[no-untyped-call]
     lower.xaxis.set_major_locator(locator)
     lower.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=points[0].at.tzinfo))  # type: ignore[no-untyped-call]

@@ -48,6 +48,7 @@ def publish(
     from producers.publish import publish as run
     from schemas.contract import load
     from sluice import settings
+    from sluice.cli.opening import open_contract
     from sluice.stack.runs import running
 
     found = load(contract)
@@ -62,7 +63,7 @@ def publish(
         _stopped_by_signals() as stop,
     ):
         if opening:
-            _open(here, found)
+            open_contract(here, found)
         with _progress(console) as shown:
             report = run(
                 found,
@@ -79,18 +80,6 @@ def publish(
         typer.echo(json.dumps(_plain(report)))
     else:
         _summary(console, report)
-
-
-def _open(here: Settings, contract: Contract) -> None:
-    """Where the admin's secret is, open the contract; elsewhere the owner's admin has done it."""
-    if (here.home / "secrets" / "admin").exists():
-        from sluice.stack.provision import open_contract
-
-        open_contract(contract, here.model_copy(update=_AS_ROLE).connection("admin"))
-
-
-# A user name or password that was set for the producer is not the admin's.
-_AS_ROLE: dict[str, None] = {"username": None, "password": None, "password_file": None}
 
 
 def _slot(here: Settings, contract: Contract, source: Path | None) -> AbstractContextManager[object]:

@@ -24,6 +24,9 @@ def share(
     batch: Annotated[
         int | None, typer.Option(min=1, max=200_000, help="At most so many records a transaction.")
     ] = None,
+    opening: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open topics, rights and schemas first, as admin.")
+    ] = True,
     as_json: Annotated[
         bool, typer.Option("--json", help="Log as JSON lines, the counts at the end too.")
     ] = False,
@@ -34,6 +37,7 @@ def share(
 
     from schemas.contract import load
     from sluice import settings
+    from sluice.cli.opening import open_contract
     from sluice.stack.runs import running
     from streams.kafka.slots import Slot
 
@@ -45,6 +49,8 @@ def share(
         Slot(here.home, f"share.{found.contract}", slot) as held,
         running(here.home, "share", found.contract),
     ):
+        if opening:
+            open_contract(here, found)
         from streams.agents.app import run
         from streams.agents.share import ShareAgent
         from streams.kafka.transaction import DEFAULTS

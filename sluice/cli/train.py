@@ -93,16 +93,14 @@ def find_task(task: str) -> TaskSpec:
 
 
 def _open(here: Settings, spec: TaskSpec) -> None:
-    """Where the admin's secret is, open the task; elsewhere the owner's admin has done it."""
-    if not (here.home / "secrets" / "admin").exists():
-        return
+    from sluice.cli.opening import admin_of
     from sluice.stack.provision import open_task
     from trainers.shared import shared_topic
     from trainers.train import schemas
 
-    as_role = {"username": None, "password": None, "password_file": None}
-    admin = here.model_copy(update=as_role).connection("admin")
-    open_task(spec.task, [shared_topic(contract) for contract in spec.contracts], admin, schemas(spec))
+    admin = admin_of(here)
+    if admin is not None:
+        open_task(spec.task, [shared_topic(contract) for contract in spec.contracts], admin, schemas(spec))
 
 
 @contextmanager
