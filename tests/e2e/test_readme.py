@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +25,17 @@ def home(tmp_path_factory: pytest.TempPathFactory, install: Callable[..., Instal
     install("share", "stack").run("sluice", "down", "--purge", home=folder, cwd=folder, check=False)
 
 
-def play(name: str, install: Callable[..., Install], home: Path, cwd: Path) -> None:
-    """Run every block of this name in one shell; fails with the first step that does not do what README shows."""
+def play(
+    name: str,
+    install: Callable[..., Install],
+    home: Path,
+    cwd: Path,
+    until: Callable[[Session], bool] | None = None,
+) -> None:
+    """Run every block of this name in one shell; fails with the first step that does not do what README shows.
+
+    What runs in the background goes on `until` that is true, a minute at most.
+    """
     found, session = blocks(README, name), None
     assert found, f"README has no block {name}"
     began = time.monotonic()
@@ -44,10 +54,22 @@ def play(name: str, install: Callable[..., Install], home: Path, cwd: Path) -> N
                 assert code == 0, f"$ {step.command}\n{output}"
                 absent = missing(step.expected, output)
                 assert not absent, f"$ {step.command}\nnot in the output: {absent}\n{output}"
+        if until is not None:
+            assert session is not None
+            while not until(session):
+                assert time.monotonic() - began < MINUTES * 60
+                time.sleep(0.5)
     finally:
         if session is not None:
             session.close()
     assert time.monotonic() - began < MINUTES * 60
+
+
+def all_is_shared(session: Session) -> bool:
+    """The worker that the owner started has read everything that was published."""
+    code, output = session.run("sluice lag --json 2>/dev/null", 60)
+    groups = json.loads(output.strip().splitlines()[-1])["groups"] if code == 0 else []
+    return bool(groups) and all(group["messages"] == 0 for group in groups)
 
 
 @pytest.mark.timeout(900)
@@ -57,7 +79,7 @@ def test_plug_in_a_source(install: Callable[..., Install], home: Path, tmp_path:
         for i in range(SOURCE_LINES)
     )
     (tmp_path / "counts.csv").write_text("time,counter,vehicles\n" + "\n".join(rows) + "\n")
-    play("owner", install, home, tmp_path)
+    play("owner", install, home, tmp_path, until=all_is_shared)
 
 
 @pytest.mark.timeout(900)
