@@ -196,6 +196,8 @@ def new(
         raise ConfigurationError(f"{target} exists.", "Name another file with --out, or remove it.")
     parse(text, target.parent.resolve(), str(target))
     target.write_text(text, encoding="utf-8")
+    for said in draft.odd(answers, columns):
+        typer.echo(f"note: {screen.line(said)}")
     typer.echo(f"Wrote {target}. Next: sluice contract check {target}; sluice contract try {target}")
 
 

@@ -78,11 +78,58 @@ def find(columns: Sequence[Column], wanted: str) -> Column:
     raise ConfigurationError("There is no such column in the source.", f"It has: {titles}.")
 
 
+def numbers(column: Column) -> None:
+    """Raises ConfigurationError unless nearly all cells are numbers. It names a line, never a cell."""
+    if column.numeric:
+        return
+    where = (
+        "It is a column of times." if column.type == "timestamp" else "It has no cells with anything in them."
+    )
+    if column.odd and column.type != "timestamp":
+        where = f"{column.odd:,} of {column.given:,} cells looked at are none, the first in line {column.odd_line:,}."
+    raise ConfigurationError(
+        f"The column {column.title!r} does not hold numbers. {where}",
+        "Only numbers have bounds: leave the column out, or mend the cells.",
+    )
+
+
+def times(column: Column) -> None:
+    """Raises ConfigurationError unless nearly all cells are times in one known way of writing."""
+    if column.type == "timestamp":
+        return
+    raise ConfigurationError(
+        f"The column {column.title!r} does not hold times that can be read.",
+        "Name another column, or write its times as ISO 8601, e.g. 2024-05-31T08:00:00Z.",
+    )
+
+
+def odd(answers: Answers, columns: Sequence[Column]) -> list[str]:
+    """What did not fit the type of its column, one sentence a column; counts and lines, never a cell."""
+    said = []
+    time = find(columns, answers.time)
+    looked = f"of {time.given:,} cells looked at in {time.title!r}"
+    if time.odd:
+        said.append(
+            f"{time.odd:,} {looked} cannot be read as times like the others, the first in line "
+            f"{time.odd_line:,}: such rows are rejected."
+        )
+    if time.off_grid and not answers.grid:
+        said.append(f"{time.off_grid:,} {looked} lie beside the grid of {time.grid}, to which they are cut.")
+    for column in (find(columns, one.column) for one in answers.private):
+        if column.odd and column.numeric:
+            said.append(
+                f"{column.odd:,} of {column.given:,} cells looked at in {column.title!r} are no numbers, the first "
+                f"in line {column.odd_line:,}: they are shared as the default, with noise like all others."
+            )
+    return said
+
+
 def text(
     answers: Answers, columns: Sequence[Column], source: Path, kind: str, folder: Path, delimiter: str = ","
 ) -> str:
     """The YAML of a contract that lies in `folder`. `schemas.contract.parse` has the last word on it."""
     time = find(columns, answers.time)
+    times(time)
     key = None if answers.key == CONSTANT else find(columns, answers.key)
     unit = None if answers.unit == CONSTANT else find(columns, answers.unit)
     bounds = {find(columns, one.column).name: one for one in answers.private}
@@ -91,7 +138,8 @@ def text(
     fields = [] if key else [f"    {key_name}: {{type: string, default: {_quoted(answers.name)}}}"]
     rules = [] if key else [f"    {key_name}: public"]
     for column in columns:
-        type_ = "timestamp" if column is time else _type(column, column is key or column is unit)
+        identifies = column is key or column is unit
+        type_ = "timestamp" if column is time else _type(column, identifies, column.name in bounds)
         named = "" if column.name == column.title else f", column: {_quoted(column.title)}"
         fields.append(f"    {column.name}: {{type: {type_}{named}}}")
         rules.append(f"    {column.name}: {_rule(column, answers, bounds, public, time, key, unit)}")
@@ -148,11 +196,8 @@ def _rule(
 
 def _numeric(column: Column, given: Bounds, personal: bool) -> str:
     """A count for whole numbers that units add up to, else a number on a grid of a power of two."""
-    if column.type not in ("int", "float"):
-        raise ConfigurationError(
-            f"The column {column.title!r} does not hold numbers.", "Only numbers have bounds; leave it out."
-        )
-    whole = column.type == "int"
+    numbers(column)
+    whole = column.numeric == "int"
     width = given.high - given.low
     if width <= 0:
         raise ConfigurationError(f"The bounds of {column.title!r} are no range.", "MIN is smaller than MAX.")
@@ -170,8 +215,11 @@ def _plain(value: Fraction) -> str:
     return f"{Decimal(value.numerator) / Decimal(value.denominator):f}"
 
 
-def _type(column: Column, identifies: bool) -> str:
-    """A number that only names something is a word."""
+def _type(column: Column, identifies: bool, bounded: bool) -> str:
+    """A number that only names something is a word. Where nearly all cells are numbers, bounds make the column
+    one; shared as it is, or dropped, it keeps its words."""
+    if bounded and not identifies:
+        return column.numeric
     return "string" if identifies or column.type == "timestamp" else column.type
 
 

@@ -201,3 +201,57 @@ def test_bounds_that_are_none(text: str) -> None:
 
 def test_bounds_keep_colons_of_the_column() -> None:
     assert Bounds.of("a:b:0:10").column == "a:b"
+
+
+def counts(tmp_path: Path, **cells: str) -> Path:
+    """600 counts of one series, every five minutes; `time`, `vehicles`: the cell of line 9 instead."""
+    lines = ["time,site,lane,vehicles"]
+    for i in range(600):
+        time = f"2024-05-{1 + i // 288:02} {i % 288 // 12:02}:{i % 12 * 5:02}"
+        odd = cells if i == 7 else {}
+        lines.append(f"{odd.get('time', time)},s,{'ab'[i % 2]},{odd.get('vehicles', str(i % 40))}")
+    (tmp_path / "counts.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "counts.csv"
+
+
+def new(source: Path, *more: str) -> str:
+    flags = {
+        "--out": source.with_suffix(".yaml"), "--name": "road.counts", "--protects": "vehicle", "--max": "2",
+        "--basis": "out and back", "--attested-by": "the city", "--private": "vehicles:0:256:1",
+    }  # fmt: skip
+    words = [str(word) for flag, value in flags.items() if flag not in more for word in (flag, value)]
+    key = () if "--key" in more else ("--key", "site")
+    return run("new", source, "--no-input", *words, *key, *more)
+
+
+def test_new_takes_a_column_with_one_cell_that_is_no_number(tmp_path: Path) -> None:
+    source = counts(tmp_path, vehicles="n/a")
+    told = new(source)
+    assert "1 of 600 cells looked at in 'vehicles' are no numbers, the first in line 9" in told
+    assert "n/a" not in told
+    written = load(source.with_suffix(".yaml"))
+    assert isinstance(written.privacy.fields["vehicles"], Count)
+    assert json.loads(run("try", source.with_suffix(".yaml"), "--json"))["shared"] == 600
+
+
+def test_new_says_where_a_column_holds_no_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="600 of 600 cells looked at are none, the first in line 2"):
+        new(counts(tmp_path), "--private", "lane:0:9")
+
+
+def test_one_bad_time_changes_neither_zone_nor_grid(tmp_path: Path) -> None:
+    source = counts(tmp_path, time="soon")
+    told = new(source, "--zone", "Europe/Berlin")
+    assert "1 of 600 cells looked at in 'time' cannot be read as times" in told
+    assert "soon" not in told
+    text = source.with_suffix(".yaml").read_text()
+    assert "zone: Europe/Berlin" in text
+    assert "{time: 5min}" in text
+    source.with_suffix(".yaml").unlink()
+    source.write_text(source.read_text().replace("08:00", "08:03"))
+    assert "{time: 5min}" in (new(source), source.with_suffix(".yaml").read_text())[1]
+
+
+def test_new_refuses_a_time_column_without_times(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not hold times"):
+        new(counts(tmp_path), "--time", "lane")
