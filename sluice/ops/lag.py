@@ -7,6 +7,7 @@ lag_age.append_times.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from sluice.ops.lag_status import History, Look, Status
 from streams.kafka.clients import Connection
 
 TIMEOUT_SECONDS = 10.0
+AGAIN_SECONDS = 0.5
 SKEW_MS = 3_600_000  # by which the broker's clock may be ahead of ours
 Where = tuple[str, int]
 
@@ -70,6 +72,7 @@ class Lag:
         self._connection = connection
         self._timeout = timeout_seconds
         self._refused = False
+        self._disturbed = False  # a connection failed since the last list of groups that named one
         settings: dict[str, Any] = {**connection.settings(), "log_level": 0, "error_cb": self._error}
         self._admin = AdminClient(settings)
         self._history: dict[tuple[str, str, int], History] = defaultdict(History)
@@ -90,10 +93,25 @@ class Lag:
             raise self._explained(problem.args[0]) from None
 
     def _names(self) -> list[str]:
-        found = self._admin.list_consumer_groups(request_timeout=self._timeout).result()
-        if found.errors and not found.valid:
-            raise KafkaException(found.errors[0])
-        return sorted(listing.group_id for listing in found.valid)
+        """A broker that has just come back lists no group until it has read them: then an empty list says
+        nothing, and is asked for again.
+        """
+        end = time.monotonic() + self._timeout
+        while True:
+            found = self._admin.list_consumer_groups(request_timeout=self._timeout).result()
+            if found.errors and not found.valid:
+                raise KafkaException(found.errors[0])
+            self._admin.poll(0)  # hears what the error callback has to say
+            if found.valid or not self._disturbed:
+                self._disturbed = False
+                return sorted(listing.group_id for listing in found.valid)
+            if time.monotonic() > end:
+                self._disturbed = False
+                raise RetriableError(
+                    f"The broker at {self._connection.bootstrap} did not answer at first, and lists no group yet.",
+                    "Wait until it has come up, then run this again.",
+                )
+            time.sleep(AGAIN_SECONDS)
 
     def _describe(self, names: list[str]) -> dict[str, Any]:
         futures = self._admin.describe_consumer_groups(names, request_timeout=self._timeout)
@@ -209,6 +227,7 @@ class Lag:
 
     def _error(self, error: KafkaError) -> None:
         self._refused |= error.code() == KafkaError._AUTHENTICATION
+        self._disturbed |= error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
 
     def _explained(self, error: KafkaError) -> WallError | RetriableError:
         if self._refused or error.code() in _FORBIDDEN:
@@ -218,7 +237,7 @@ class Lag:
             )
         return RetriableError(
             f"No answer from the broker at {self._connection.bootstrap}: {error.name()}.",
-            "`sluice status` says whether it runs; start it with `sluice up`.",
+            f"Is the broker at {self._connection.bootstrap} up? Where the stack is, `sluice status` says so.",
         )
 
 
