@@ -32,7 +32,8 @@ def check(contract: Named, json: AsJson = False) -> None:
         typer.echo(_json({**promise.report(loaded, unread), "source": trouble or "found"}))
         return
     console = Console(highlight=False)
-    about = f"{loaded.contract} {loaded.version} of {loaded.owner}: {loaded.about}"
+    title = f"{loaded.contract} {loaded.version} of {loaded.owner}"
+    about = f"{title}: {loaded.about}" if loaded.about else title
     console.print(screen.shown(about), markup=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -77,7 +78,9 @@ def try_(
                     "events": result.events,
                     "shared": result.shared,
                     "denied": result.denied,
-                    "rejected": result.rejected,
+                    "rejected": sum(result.rejected.values()),
+                    "rejected_by_reason": result.rejected,
+                    "clash": result.clash,
                     "loss": [one.as_json() for one in result.losses],
                     "rows": [{"raw": raw, "shared": shared} for raw, shared in result.pairs],
                 }
@@ -100,9 +103,12 @@ def _show(result: Any, said: str) -> None:
         table.add_row(_words(raw), right)
     console.print(table)
     told = ", ".join(f"{count} denied ({why})" for why, count in result.denied.items())
+    refused = ", ".join(f"{count} rejected ({why})" for why, count in result.rejected.items())
     console.print(
-        f"{result.events:,} events: {result.shared:,} shared, {told or '0 denied'}, {result.rejected} rejected."
+        f"{result.events:,} events: {result.shared:,} shared, {told or '0 denied'}, {refused or '0 rejected'}."
     )
+    if result.clash:
+        console.print(screen.shown(f"WARNING {result.clash}"), markup=False)
     console.print(screen.shown(said), markup=False)
     for one in result.losses:
         console.print(
@@ -122,7 +128,7 @@ def new(
     name: Annotated[str | None, typer.Option(help="Name of the data set, e.g. traffic.counts.")] = None,
     owner: Annotated[str, typer.Option(help="Who offers it: a DID or an address.")] = "did:web:owner.example",
     key: Annotated[
-        str | None, typer.Option(help="Column of the public key; - where it is one series.")
+        list[str] | None, typer.Option(help="Column of the public key; - where it is one series.")
     ] = None,
     time: Annotated[str | None, typer.Option(help="Column of the event time.")] = None,
     zone: Annotated[str | None, typer.Option(help="Time zone where the times do not say.")] = None,
@@ -147,20 +153,29 @@ def new(
     ] = False,
 ) -> None:
     """Ask five questions about a source and write a contract that passes check."""
+    import secrets
     from decimal import Decimal, InvalidOperation
 
     from schemas.contract import parse
-    from sluice.contracts import draft, guess
+    from sluice.contracts import draft, guess, trial
 
+    if key and len(key) > 1:
+        raise ConfigurationError(
+            "A key is one column.",
+            "Where more columns tell the series apart together, make one column of them in the source (site and "
+            "lane: site-lane) and name it with --key.",
+        )
     kind = kind or guess.kind_of(source)
     columns = guess.look(source, kind, delimiter)
     ask = _Asker(no_input)
     if not no_input:
-        typer.echo("Columns: " + "; ".join(f"{screen.line(c.title)} ({c.type})" for c in columns))
+        typer.echo(
+            "Columns: " + "; ".join(f"{screen.line(c.title)} ({c.numeric or c.type})" for c in columns)
+        )
     times = [c.title for c in columns if c.type == "timestamp"]
-    words = [c.title for c in columns if c.type == "string" and 1 < c.distinct <= 1_000]
-    key = ask(
-        key,
+    words = [c.title for c in columns if c.type == "string" and not c.numeric and 1 < c.distinct <= 1_000]
+    series = ask(
+        key[0] if key else None,
         "--key",
         "1. Which column is the public key (a place, a device)? - for one series",
         [*words, "-"][0],
@@ -186,7 +201,7 @@ def new(
     except (InvalidOperation, ValueError):
         raise ConfigurationError("Not a number.", "--epsilon and --max take numbers.") from None
     answers = draft.Answers(
-        name=name, owner=owner, key=key, time=time, protects=protects, unit=unit, most=most,
+        name=name, owner=owner, key=series, time=time, protects=protects, unit=unit, most=most,
         private=tuple(draft.Bounds.of(one) for one in bounds if one), public=tuple(public or ()), basis=basis or "",
         attested_by=attested_by or "", epsilon=amount, zone=zone or "", grid=grid, purpose=purpose,
     )  # fmt: skip
@@ -194,10 +209,16 @@ def new(
     text = draft.text(answers, columns, source, kind, target.parent, delimiter)
     if target.exists():
         raise ConfigurationError(f"{target} exists.", "Name another file with --out, or remove it.")
-    parse(text, target.parent.resolve(), str(target))
+    contract = parse(text, target.parent.resolve(), str(target))
     target.write_text(text, encoding="utf-8")
     for said in draft.odd(answers, columns):
         typer.echo(f"note: {screen.line(said)}")
+    try:
+        clash = trial.clash(contract, *trial.decide(contract, secrets.token_bytes(32), guess.SAMPLE))
+    except (ConfigurationError, ContractError):
+        clash = ""  # the contract is good, and `try` says what its source lacks
+    if clash:
+        typer.echo(f"WARNING {screen.line(clash)}")
     typer.echo(f"Wrote {target}. Next: sluice contract check {target}; sluice contract try {target}")
 
 

@@ -130,7 +130,8 @@ def _noised(name: str, rule: Count | Number | Category, who: str) -> Iterator[Li
     found = strength(rule)
     moved = "all of it" if rule.sensitivity == rule.range else number(float(rule.sensitivity * rule.step))
     low, high = rule.bounds
-    bias = " / ".join(f"{b:+.3g}" for b in found.bias)
+    tiny = 1e-9 * float(rule.range * rule.step)  # what sums of floats leave of 0
+    bias = " / ".join(f"{b if abs(b) > tiny else 0.0:+.3g}" for b in found.bias)
     on = " / ".join(f"{share:.0%}" for share in found.on_bounds)
     yield Line(
         "NOISED", f"{name}: {rule.min} to {rule.max} in steps of {rule.step}, of which one {who} moves {moved}; "

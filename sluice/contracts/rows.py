@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from schemas.contract import Contract
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Raw events in source order: owner's side only. `broken` rows would be dead letters."""
+    """Raw events in source order: owner's side only. `broken`: rows that would be dead letters, by reason."""
 
     batch: pa.RecordBatch
     keys: list[bytes]
-    broken: int
+    broken: dict[str, int]
 
 
 def header(contract: Contract, path: Path | None = None) -> tuple[str, ...]:
@@ -36,20 +37,20 @@ def read(contract: Contract, limit: int, path: Path | None = None) -> Rows:
     source = open_source(_spec(contract, path))
     events: list[dict[str, object]] = []
     keys: list[bytes] = []
-    broken = 0
+    broken: Counter[str] = Counter()
     try:
         parser = Parser(contract, source)
         while len(events) < limit and (rows := source.read(min(4_000, limit - len(events)))):
             for row in rows:
                 event = parser.parse(row)
                 if isinstance(event, Broken):
-                    broken += 1
+                    broken[event.reason] += 1
                 else:
                     events.append(event.record)
                     keys.append(event.key)
     finally:
         source.close()
-    return Rows(_columns(contract, events), keys, broken)
+    return Rows(_columns(contract, events), keys, dict(broken))
 
 
 def _columns(contract: Contract, events: list[dict[str, object]]) -> pa.RecordBatch:

@@ -255,3 +255,29 @@ def test_one_bad_time_changes_neither_zone_nor_grid(tmp_path: Path) -> None:
 def test_new_refuses_a_time_column_without_times(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not hold times"):
         new(counts(tmp_path), "--time", "lane")
+
+
+def test_a_key_that_does_not_tell_series_apart(tmp_path: Path) -> None:
+    source = tmp_path / "counts.csv"
+    rows = [f"2024-05-01 {i // 12:02}:{i % 12 * 5:02},s,{lane},{i}" for i in range(100) for lane in "ab"]
+    source.write_text("\n".join(["time,site,lane,vehicles", *rows]))
+    with pytest.raises(ConfigurationError, match="one column"):
+        new(source, "--key", "site", "--key", "lane")
+    words = "100 of 200 events share site and time slot with another one and are denied"
+    told = new(source)
+    assert words in told
+    assert "site-lane" in told
+    assert words in " ".join(run("try", source.with_suffix(".yaml")).split())
+
+
+def test_try_adds_up_and_says_why_rows_are_rejected(tmp_path: Path) -> None:
+    source = counts(tmp_path, time="soon")
+    assert "WARNING" not in new(source)
+    out = source.with_suffix(".yaml")
+    assert "600 events: 599 shared, 0 denied, 1 rejected (time-unreadable)." in run("try", out)
+    told = json.loads(run("try", out, "--json"))
+    assert told["events"] == told["shared"] + sum(told["denied"].values()) + told["rejected"]
+    assert told["rejected_by_reason"] == {"time-unreadable": 1}
+    output = run("check", out)
+    assert "e-1" not in output
+    assert output.splitlines()[0].strip() == "road.counts 1.0.0 of did:web:owner.example"
