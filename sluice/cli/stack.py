@@ -74,6 +74,8 @@ def down(
     from sluice.stack import control
 
     folder = _home(home)
+    if purge:
+        control.check_idle(folder)  # before anything is stopped, not halfway
     stopped = control.stop(folder)
     console.print("The stack has stopped." if stopped else f"No stack runs for {folder.path}.", markup=False)
     if purge:

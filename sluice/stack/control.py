@@ -99,18 +99,26 @@ def stop(home: Home, patience_seconds: float = 60) -> bool:
     )
 
 
+def check_idle(home: Home) -> None:
+    """Raises RetriableError while a role other than the stack itself runs for this home."""
+    living = runs.runs(home.path)
+    if living:
+        names = ", ".join(f"{run.role} (process {run.pid})" for run in living)
+        raise RetriableError(
+            f"Still running for {home.path}: {names}; nothing was deleted.",
+            f"Stop {'it' if len(living) == 1 else 'them'} first, then run this again.",
+        )
+
+
 def purge(home: Home) -> list[Path]:
     """Delete the data of a stopped stack: topics, logs, settings. Returns what was removed.
 
     Stays: `secrets`, since others may hold copies; `keys` and `signers`, since noise keys made anew would be
     a second release of the same data. Raises RetriableError while something of this home runs.
     """
-    living = runs.runs(home.path)
-    if owner(home) is not None or living:
-        names = ", ".join(f"{run.role} (process {run.pid})" for run in living) or "the stack"
-        raise RetriableError(
-            f"Still running for {home.path}: {names}.", "Stop it first, then run this again."
-        )
+    check_idle(home)
+    if owner(home) is not None:
+        raise RetriableError(f"The stack of {home.path} still runs.", "Stop it first, then run this again.")
     removed = [path for path in (home.data, home.logs, home.config, home.run) if path.exists()]
     for folder in removed:
         shutil.rmtree(folder)

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from sluice.settings import load
 from sluice.stack import jars
+from sluice.stack.runs import running
 
 SLUICE = [sys.executable, "-m", "sluice.cli.main"]
 FREE_PORTS = ["--port", "0", "--registry-port", "0"]
@@ -129,6 +130,11 @@ def test_a_life(machine: Machine) -> None:
     admin = AdminClient(load(home=machine.home).connection("admin").settings())
     assert "kept" in admin.list_topics(timeout=10).topics
 
+    with running(machine.home, "share", "road"):  # this process
+        refused = machine.run("down", "--purge")
+        assert refused.returncode == 3
+        assert "share (process" in refused.stderr
+        assert machine.status()["ready"]  # refused before anything was stopped
     purge = machine.run("down", "--purge")
     assert purge.returncode == 0
     assert sorted(path.name for path in machine.home.iterdir()) == ["secrets"]
