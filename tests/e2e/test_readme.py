@@ -34,7 +34,7 @@ def play(
 ) -> None:
     """Run every block of this name in one shell; fails with the first step that does not do what README shows.
 
-    What runs in the background goes on `until` that is true, a minute at most.
+    What runs in the background goes on `until` that is true.
     """
     found, session = blocks(README, name), None
     assert found, f"README has no block {name}"
