@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sluice.ops.lag import GroupLag, Lag
 
 SECOND_LOOK_SECONDS = 1.0
+WIDEST = 2_000  # columns
 STYLES = {"OK": "green", "WARN": "yellow", "REWIND": "magenta", "STALL": "red", "STOP": "bold red", "": "dim"}
 
 
@@ -66,7 +68,11 @@ def _show(console: Console, now_ms: int, found: list[GroupLag], as_json: bool) -
 
         typer.echo(json.dumps(object_of(found, now_ms)))
     else:
-        console.print(_table(found) if found else "No consumer group has committed anything yet.")
+        said = _table(found) if found else "No consumer group has committed anything yet."
+        # Rows are as wide as their names, beyond the edge of a narrow screen too: a name can be copied whole.
+        wide = Measurement.get(console, console.options.update_width(WIDEST), said).maximum
+        console.width = max(console.width, wide)
+        console.print(said, crop=False)
 
 
 def _watch(reader: Lag, groups: list[str], interval: float, as_json: bool, console: Console) -> None:
@@ -89,8 +95,12 @@ def _watch(reader: Lag, groups: list[str], interval: float, as_json: bool, conso
 
 def _table(found: list[GroupLag]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("group", "topic", "part"):
+    for name in (
+        "group",
+        "topic",
+    ):  # whole where they are printed; folded by --watch, which has but the screen
         table.add_column(name, overflow="fold")
+    table.add_column("part", no_wrap=True)
     for name in ("committed", "end", "messages", "age"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)

@@ -13,7 +13,7 @@ from schemas import contract as contracts
 from sluice.cli import contract as contract_cli
 from sluice.cli import lag, main, subscribe
 from sluice.cli.screen import line, shown
-from sluice.ops.lag import GroupLag
+from sluice.ops.lag import GroupLag, PartitionLag
 from trainers.serving import Forecast
 from trainers.subscriber import Update
 
@@ -92,3 +92,12 @@ def test_the_words_of_a_contract(terminal: io.StringIO, tmp_path_factory: pytest
     file.write_text("\n".join(lines))
     contract_cli.check(str(file))
     harmless(terminal.getvalue())
+
+
+def test_names_are_printed_whole_on_a_narrow_screen(terminal: io.StringIO) -> None:
+    """They are there to be copied."""
+    name = "share.road.counts.of.all.detectors.of.the.district"
+    part = PartitionLag(f"{name}.raw.v1", 0, 1_234_567, 7_654_321, 12, 3.0, 0, None)
+    console = Console(file=terminal, force_terminal=True, color_system=None, width=80)
+    lag._show(console, 1, [GroupLag(name, "Stable", 1, 12, 3.0, None, (part,))], False)
+    assert terminal.getvalue().splitlines()[1].split()[:3] == [name, f"{name}.raw.v1", "0"]
