@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from schemas.errors import ConfigurationError, ContractError
-from sluice.cli import screen
+from sluice.cli import interview, screen
 
 app = typer.Typer(no_args_is_help=True, help="Write and judge a contract.")
 Named = Annotated[str, typer.Argument(help="A contract file, or the name of a shipped one.")]
@@ -165,50 +165,59 @@ def new(
             "Where more columns tell the series apart together, make one column of them in the source (site and "
             "lane: site-lane) and name it with --key.",
         )
+    try:
+        amount = Decimal(epsilon)
+    except InvalidOperation:
+        raise ConfigurationError("Not a number.", "--epsilon takes a number.") from None
     kind = kind or guess.kind_of(source)
+    name = name or guess.field_name(source.stem, []).replace("_", "-")
+    target = out or Path(f"{name}.yaml")
     columns = guess.look(source, kind, delimiter)
-    ask = _Asker(no_input)
+    ask, checks = interview.Asker(no_input), interview.Checks(columns)
+    times = [c.title for c in columns if c.type == "timestamp"]
+    words = [c.title for c in columns if c.type == "string" and not c.numeric and 1 < c.distinct <= 1_000]
     if not no_input:
+        _not_there(target)
         typer.echo(
             "Columns: " + "; ".join(f"{screen.line(c.title)} ({c.numeric or c.type})" for c in columns)
         )
-    times = [c.title for c in columns if c.type == "timestamp"]
-    words = [c.title for c in columns if c.type == "string" and not c.numeric and 1 < c.distinct <= 1_000]
+        if not times and time is None:
+            raise ConfigurationError(
+                "No column of the source holds times that can be read.",
+                "Write the times as ISO 8601, e.g. 2024-05-31T08:00:00Z.",
+            )
+    for one in private or ():
+        checks.bounds(one)
+    for one in public or ():
+        draft.find(columns, one)
     series = ask(
         key[0] if key else None,
         "--key",
         "1. Which column is the public key (a place, a device)? - for one series",
         [*words, "-"][0],
+        checks.column,
     )
-    time = ask(time, "--time", "2. Which column is the event time?", times[0] if times else None)
-    found = draft.find(columns, time)
-    if not found.zoned and found.type == "timestamp":
-        zone = ask(zone, "--zone", "   In which time zone?", "UTC")
-    protects = ask(protects, "--protects", "3. Who must stay hidden, in one word (vehicle, patient)?", None)
-    protects = "-".join(protects.lower().split())
-    unit = ask(unit, "--unit", f"4. Which column names the {protects}? - for none", "-")
-    count = ask(
-        str(most) if most else None, "--max", f"   Most records one {protects} adds to in a day?", None
-    )
+    asked = "2. Which column is the event time?"
+    time = ask(time, "--time", asked, times[0] if times else None, checks.time)
+    if not draft.find(columns, time).zoned:
+        zone = ask(zone, "--zone", "   In which time zone?", "UTC", interview.zone)
+    asked = "3. Who must stay hidden, in one word (vehicle, patient)?"
+    protects = interview.slug(ask(protects, "--protects", asked, None, interview.word))
+    unit = ask(unit, "--unit", f"4. Which column names the {protects}? - for none", "-", checks.column)
+    asked = f"   Most records one {protects} adds to in a day?"
+    count = ask(str(most) if most else None, "--max", asked, None, interview.number)
     if unit == draft.CONSTANT:
-        basis = ask(basis, "--basis", "   Why can it not be more?", None)
-        attested_by = ask(attested_by, "--attested-by", "   Who vouches for that?", None)
+        basis = ask(basis, "--basis", "   Why can it not be more?", None, interview.said)
+        attested_by = ask(attested_by, "--attested-by", "   Who vouches for that?", None, interview.said)
     asked = "5. Which columns are private, COLUMN:MIN:MAX[:PER_UNIT], with a blank between?"
-    bounds = private or ask(None, "--private", asked, None).split(" ")
-    name = name or guess.field_name(source.stem, []).replace("_", "-")
-    try:
-        amount, most = Decimal(epsilon), int(count)
-    except (InvalidOperation, ValueError):
-        raise ConfigurationError("Not a number.", "--epsilon and --max take numbers.") from None
+    bounds = private or interview.split(ask(None, "--private", asked, None, checks.private))
     answers = draft.Answers(
-        name=name, owner=owner, key=series, time=time, protects=protects, unit=unit, most=most,
+        name=name, owner=owner, key=series, time=time, protects=protects, unit=unit, most=int(count),
         private=tuple(draft.Bounds.of(one) for one in bounds if one), public=tuple(public or ()), basis=basis or "",
         attested_by=attested_by or "", epsilon=amount, zone=zone or "", grid=grid, purpose=purpose,
     )  # fmt: skip
-    target = out or Path(f"{name}.yaml")
     text = draft.text(answers, columns, source, kind, target.parent, delimiter)
-    if target.exists():
-        raise ConfigurationError(f"{target} exists.", "Name another file with --out, or remove it.")
+    _not_there(target)
     contract = parse(text, target.parent.resolve(), str(target))
     target.write_text(text, encoding="utf-8")
     for said in draft.odd(answers, columns):
@@ -222,22 +231,9 @@ def new(
     typer.echo(f"Wrote {target}. Next: sluice contract check {target}; sluice contract try {target}")
 
 
-class _Asker:
-    """An answer from a flag, else from the user; without input, a missing one names its flag."""
-
-    def __init__(self, no_input: bool) -> None:
-        self._no_input = no_input
-
-    def __call__(self, given: str | None, flag: str, question: str, default: str | None) -> str:
-        if given is not None:
-            return given
-        if self._no_input:
-            if default is None:
-                raise ConfigurationError(
-                    f"{flag} is needed.", "Give it, or leave --no-input out and be asked."
-                )
-            return default
-        return str(typer.prompt(question, default=default))
+def _not_there(target: Path) -> None:
+    if target.exists():
+        raise ConfigurationError(f"{target} exists.", "Name another file with --out, or remove it.")
 
 
 def _not_read(contract: Any) -> tuple[list[str] | None, str]:

@@ -13,6 +13,7 @@ from schemas.contract import EXAMPLES, load
 from schemas.errors import ConfigurationError, ContractError
 from schemas.rules import Count, Number
 from sluice.cli.contract import app
+from sluice.cli.interview import split
 from sluice.contracts.draft import Bounds
 from sluice.contracts.guess import look
 from sluice.contracts.law import strength
@@ -281,3 +282,32 @@ def test_try_adds_up_and_says_why_rows_are_rejected(tmp_path: Path) -> None:
     output = run("check", out)
     assert "e-1" not in output
     assert output.splitlines()[0].strip() == "road.counts 1.0.0 of did:web:owner.example"
+
+
+def test_an_interview_asks_again_and_speaks_of_no_flags(tmp_path: Path) -> None:
+    source = tmp_path / "counts.csv"
+    source.write_text(counts(tmp_path).read_text().replace("vehicles", "lane 1 flow"))
+    out = source.with_suffix(".yaml")
+    answers = [
+        "place", "site", "lane", "time", "Mars", "Europe/Berlin", "Ein Auto!", "Vehicle", "nobody", "-", "many", "0",
+        "2", " ", "out and back", "the city", "lane 1 flow", "lane:0:9", "lane 1 flow:9:0", "lane 1 flow:0:256:1",
+    ]  # fmt: skip
+    told = run("new", source, "--out", out, typed="\n".join(answers) + "\n")
+    assert "--" not in told
+    for words in (
+        "no such column",
+        "does not hold times",
+        "no such time zone",
+        "no whole number",
+        "no range",
+    ):
+        assert words in told
+    assert load(out).event.time.zone == "Europe/Berlin"
+    assert isinstance(load(out).privacy.fields["lane_1_flow"], Count)
+    with pytest.raises(ConfigurationError, match="exists"):
+        run("new", source, "--out", out, typed="")  # before the first question
+
+
+def test_bounds_in_one_line() -> None:
+    assert split("a:0:1 lane 1 flow:0:9:1  c:-1:1") == ["a:0:1", "lane 1 flow:0:9:1", "c:-1:1"]
+    assert split("a:0:1 b") == ["a:0:1", "b"]
