@@ -206,7 +206,8 @@ def _show_ready(home: Home, what_next: str) -> None:
 
 def _show(found: Status) -> None:
     out = Console(highlight=False)
-    table = Table(title=f"Stack of {found.home}", title_justify="left")
+    out.print(f"Stack of {found.home}", markup=False, soft_wrap=True)  # a path to copy: never broken
+    table = Table()
     table.add_column("role")
     table.add_column("of")
     table.add_column("process", justify="right")
@@ -230,4 +231,16 @@ def _show(found: Status) -> None:
     for file in found.open_secrets:
         out.print(f"Others can read {file}: chmod 600 it.", markup=False)
     if not found.ready:
-        out.print("Not ready. `sluice up --detach` starts it.", markup=False)
+        out.print(_what_next(found), markup=False, soft_wrap=True)
+
+
+def _what_next(found: Status) -> str:
+    """For a stack that is not ready: where a supervisor runs, it starts again what ended."""
+    if not any(run.role == "supervisor" for run in found.processes):
+        return "Not ready. `sluice up --detach` starts it."
+    answers = {"broker": found.broker_answers, "registry": found.registry_answers}
+    silent = " and ".join(role for role, answer in answers.items() if not answer)
+    return (
+        f"Not ready: the supervisor runs, and is starting {silent} again where it has ended. "
+        f"Look again in a few seconds; {found.home}/logs says why."
+    )
