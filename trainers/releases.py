@@ -70,7 +70,7 @@ class ReleaseLog:
         self._chunks = TopicPartition(f"models.{task}.chunks.v1", 0)
         self._task = task
         self._timeout, self._waiting = timeout_seconds, waiting
-        self._principal = connection.principal
+        self._principal, self._bootstrap = connection.principal, connection.bootstrap
         self._refused: KafkaError | None = None
         self._settings = connection.settings(
             group_id=f"subscribe.{task}.{name}",
@@ -192,7 +192,10 @@ class ReleaseLog:
                 f"Task {self._task!r} is not open on this cluster, or {self._principal!r} may not read it.",
                 f"Check the task's name; `sluice train {self._task}` opens it.",
             )
-        return RetriableError(f"The broker does not answer ({problem.name()}).", "Look at `sluice status`.")
+        return RetriableError(
+            f"The broker at {self._bootstrap} does not answer ({problem.name()}).",
+            f"Is the broker at {self._bootstrap} up? Where the stack is, `sluice status` says so.",
+        )
 
     @contextmanager
     def _calling(self) -> Iterator[None]:
