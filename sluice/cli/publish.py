@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def publish(
     with (
         _slot(here, found, source),
         running(here.home, "publish", found.contract),
-        _stopped_by_signals() as stop,
+        _stopped_by_signals() as (stop, heard),
     ):
         if opening:
             open_contract(here, found)
@@ -79,7 +80,9 @@ def publish(
     if as_json:
         typer.echo(json.dumps(_plain(report)))
     else:
-        _summary(console, report)
+        _summary(console, report, bool(heard))
+    if signal.SIGINT in heard:
+        raise typer.Exit(130)  # SIGTERM is how a service is ended in order: 0
 
 
 def _slot(here: Settings, contract: Contract, source: Path | None) -> AbstractContextManager[object]:
@@ -106,25 +109,27 @@ def _log_to(console: Console) -> None:
     )
 
 
-def _stopped_by_signals() -> AbstractContextManager[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one ends the process at once."""
-    import signal
+def _stopped_by_signals() -> AbstractContextManager[tuple[threading.Event, list[int]]]:
+    """An event that the first SIGINT or SIGTERM sets, and the signals heard; a second one ends the process at
+    once.
+    """
     import threading
     from contextlib import contextmanager
 
     @contextmanager
-    def scope() -> Iterator[threading.Event]:
-        stop = threading.Event()
+    def scope() -> Iterator[tuple[threading.Event, list[int]]]:
+        stop, signals = threading.Event(), list[int]()
         before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
         def heard(number: int, _: object) -> None:
+            signals.append(number)
             stop.set()
             signal.signal(number, signal.SIG_DFL)
 
         for each in before:
             signal.signal(each, heard)
         try:
-            yield stop
+            yield stop, signals
         finally:
             for each, handler in before.items():
                 signal.signal(each, handler)
@@ -187,12 +192,14 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _summary(console: Console, report: Report) -> None:
+def _summary(console: Console, report: Report, stopped: bool) -> None:
     tally = report.tally
     said = [f"published {tally.published:,} events into {report.topic} in {report.seconds:.1f} s"]
     if report.resumed_from:
         said.append(f"resumed behind line {report.resumed_from:,}, where an earlier run had stopped")
-    if not tally.published and not tally.rejected:
+    if stopped:
+        said.append(f"interrupted after {tally.published:,} events; run it again to go on")
+    elif not tally.published and not tally.rejected:
         said.append("nothing new in the source")
     for name, count in tally.unreadable.items():
         said.append(f"{count:,} unreadable cells of {name}: null in raw, shared as the declared default")

@@ -96,6 +96,30 @@ def test_follows_until_it_is_told_to_stop(stack: RunningStack, tmp_path: Path) -
     assert json.loads(out)["published"] == 15
 
 
+def test_ctrl_c_says_how_far_it_got(stack: RunningStack, tmp_path: Path) -> None:
+    contract = write_contract(tmp_path)
+    write_rows(tmp_path / "counts.csv", 1_000)
+    process = subprocess.Popen(
+        [*COMMAND, str(contract), "--rate", "20"],
+        cwd=ROOT,
+        env=environment(stack),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "interrupted after" in said
+    assert "nothing new" not in said
+    rest = report(run(stack, contract, "--json"))
+    assert f"published {1_000 - rest['published']:,} events" in said
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
