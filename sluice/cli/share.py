@@ -65,17 +65,18 @@ def share(
 async def _watch(agent: ShareAgent, name: str) -> None:
     """One line whenever the counts have moved, at most every five seconds, until the pipe ends."""
     import asyncio
+    import time
 
     import structlog
 
     log = structlog.get_logger("sluice.share")
     ended = asyncio.ensure_future(agent.ended())
     log.info("sharing", contract=name)
-    seen = agent.counts
+    seen, events, at = agent.counts, agent.events_here, time.monotonic()
     try:
         while not ended.done():
             await asyncio.wait([ended], timeout=STATUS_SECONDS)
-            counts = agent.counts
+            counts, here, now = agent.counts, agent.events_here, time.monotonic()
             if counts != seen:
                 log.info(
                     "shared",
@@ -84,9 +85,10 @@ async def _watch(agent: ShareAgent, name: str) -> None:
                     shared=counts.shared,
                     denied=sum(counts.denied.values()),
                     rejected=sum(counts.rejected.values()),
-                    per_second=round((counts.events - seen.events) / STATUS_SECONDS),
+                    per_second=max(0, round((here - events) / (now - at))),
                 )
                 seen = counts
+            events, at = here, now
         ended.result()
     finally:
         ended.cancel()

@@ -50,6 +50,7 @@ class ShareAgent:
         tuning: Tuning = DEFAULTS,
     ) -> None:
         self.states: dict[Source, PartitionState] = {}
+        self._found: dict[Source, int] = {}  # events that were counted before this process dealt with any
         plan, codec = Plan.of(contract), codecs(contract, connection)
         self._keys: KeyChain | None = None
         self._closing: Closing | None = None
@@ -122,6 +123,11 @@ class ShareAgent:
         """Of all partitions of this worker, since each partition's beginning. Owner's side only."""
         return sum((state.counts for state in list(self.states.values())), Counts())
 
+    @property
+    def events_here(self) -> int:
+        """Events that this process has dealt with: `counts` without what it found when it took a partition."""
+        return self.counts.events - sum(self._found.values())
+
     def _restore(self, sources: Sequence[Source], changelog: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Each raw partition has a ledger partition of its own. Raises KeyStoreError where keys and ledger
         differ.
@@ -130,6 +136,9 @@ class ShareAgent:
         state = PartitionState.restore(changelog)
         if self._keys is not None:
             state.ledger.verify(self._keys)
+        before = self.states.get(source)  # from there on, another worker's events or our own, taken back
+        gained = state.counts.events - (before.counts.events if before else 0)
+        self._found[source] = self._found.get(source, 0) + max(0, gained)
         self.states[source] = state
         if self._closing is not None:
             self._closing.committed(source.partition, state.clock_ms)
