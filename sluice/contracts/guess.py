@@ -140,10 +140,21 @@ def _time_format(words: list[str]) -> str:
         return ""
     fitting = []
     for format_ in ("iso8601", *FORMATS):
-        times = [time for word in words if (time := _read(word, format_)) is not None]
-        if times and len(times) >= MOST * len(words):
+        if times := _times(words, format_):
             fitting.append((-len(times), _span(times), format_))
     return min(fitting, default=(0, 0.0, ""))[2]
+
+
+def _times(words: list[str], format_: str) -> list[datetime]:
+    """Those that can be read, in order; empty as soon as too many cannot."""
+    times: list[datetime] = []
+    room = len(words) - MOST * len(words)
+    for number, word in enumerate(words, 1):
+        if (time := _read(word, format_)) is not None:
+            times.append(time)
+        elif number - len(times) > room:
+            return []
+    return times
 
 
 def _span(times: list[datetime]) -> float:
@@ -165,7 +176,7 @@ def _grid(times: list[datetime]) -> tuple[str, int]:
     seconds = [time.hour * 3600 + time.minute * 60 + time.second for time in times]
     for step, word in sorted(GRIDS_S.items(), reverse=True):
         beside = sum(s % step != 0 for s in seconds)
-        if beside <= (1 - MOST) * len(times):
+        if len(times) - beside >= MOST * len(times):
             return word, beside
     return "1s", 0
 

@@ -311,3 +311,21 @@ def test_an_interview_asks_again_and_speaks_of_no_flags(tmp_path: Path) -> None:
 def test_bounds_in_one_line() -> None:
     assert split("a:0:1 lane 1 flow:0:9:1  c:-1:1") == ["a:0:1", "lane 1 flow:0:9:1", "c:-1:1"]
     assert split("a:0:1 b") == ["a:0:1", "b"]
+
+
+@pytest.mark.parametrize(("bad", "type_"), [(1, "timestamp"), (2, "string")])
+def test_nine_of_ten_cells_decide(tmp_path: Path, bad: int, type_: str) -> None:
+    cells = [f"2024-05-01T{hour:02}:00:00Z" for hour in range(10 - bad)] + ["2024-05-01"[:bad]] * bad
+    (tmp_path / "a.csv").write_text("\n".join(["when,n", *(f"{cell},{i}" for i, cell in enumerate(cells))]))
+    (when, n) = look(tmp_path / "a.csv", "csv")
+    assert (when.type, when.zoned, n.type) == (type_, type_ == "timestamp", "int")
+
+
+def test_a_time_without_a_zone_among_many_with_one_does_not_fit(tmp_path: Path) -> None:
+    source = counts(tmp_path)
+    lines = source.read_text().splitlines()
+    zoned = [line.replace(",s,", "Z,s,") for line in lines[:-1]]
+    source.write_text("\n".join([*zoned, lines[-1]]))
+    assert "1 of 600 cells looked at in 'time' cannot be read as times like the others" in new(source)
+    assert "zone:" not in source.with_suffix(".yaml").read_text()
+    assert json.loads(run("try", source.with_suffix(".yaml"), "--json"))["rejected"] == 1
