@@ -36,6 +36,8 @@ NODE = {
     "num.io.threads": "4",
 }
 
+# Left at INFO: kafka.authorizer.logger, which says who was refused what. Down to WARN: what only lists settings (60 KB
+# a start) or milliseconds.
 LOG4J = """\
 status = error
 appender.file.type = RollingFile
@@ -51,6 +53,12 @@ appender.file.strategy.type = DefaultRolloverStrategy
 appender.file.strategy.max = 4
 rootLogger.level = INFO
 rootLogger.appenderRef.file.ref = file
+logger.config.name = kafka.server.KafkaConfig
+logger.config.level = WARN
+logger.abstract.name = org.apache.kafka.common.config.AbstractConfig
+logger.abstract.level = WARN
+logger.slow.name = org.apache.kafka.controller.EventPerformanceMonitor
+logger.slow.level = WARN
 """
 
 
