@@ -25,6 +25,7 @@ from trainers.manifest import Manifest
 
 BEFORE_MS = 60_000  # a release's chunks are appended at most this long before its manifest
 CALL_SECONDS = 10.0
+OUTAGE_SECONDS = 3.0  # a shorter one is a reconnect, and nobody need know
 WINDOW = 64  # offsets looked at first when the newest manifest is searched
 
 log = structlog.get_logger("sluice.subscribe")
@@ -72,6 +73,7 @@ class ReleaseLog:
         self._timeout, self._waiting = timeout_seconds, waiting
         self._principal, self._bootstrap = connection.principal, connection.bootstrap
         self._refused: KafkaError | None = None
+        self._failed_at: float | None = None  # since when no connection is known to work; monotonic
         self._settings = connection.settings(
             group_id=f"subscribe.{task}.{name}",
             isolation_level="read_committed",
@@ -163,6 +165,21 @@ class ReleaseLog:
         ) as problem:  # only `sluice lag` looks at it, and the next release brings another
             log.warning("offset not committed", task=self._task, error=problem.args[0].name())
 
+    def silence(self) -> RetriableError | None:
+        """Why no news can come now; None while they can, and in the first seconds of an outage. Asks the broker
+        only once a connection has failed.
+        """
+        if self._failed_at is None:
+            return None
+        try:
+            self._consumer.get_watermark_offsets(self._manifests, timeout=0.5)
+        except KafkaException as error:
+            if error.args[0].code() in _REFUSED or time.monotonic() - self._failed_at < OUTAGE_SECONDS:
+                return None
+            return self._silent("")
+        self._failed_at = None
+        return None
+
     def _open(self) -> None:
         end, wait = time.monotonic() + self._timeout, 0.1
         while True:
@@ -187,13 +204,16 @@ class ReleaseLog:
             wait = min(2 * wait, 2.0)
 
     def _translated(self, problem: KafkaError) -> RetriableError | WallError:
-        if problem.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART):
+        if problem.code() in _REFUSED:
             return WallError(
                 f"Task {self._task!r} is not open on this cluster, or {self._principal!r} may not read it.",
                 f"Check the task's name; `sluice train {self._task}` opens it.",
             )
+        return self._silent(f" ({problem.name()})")
+
+    def _silent(self, why: str) -> RetriableError:
         return RetriableError(
-            f"The broker at {self._bootstrap} does not answer ({problem.name()}).",
+            f"The broker at {self._bootstrap} does not answer{why}.",
             f"Is the broker at {self._bootstrap} up? Where the stack is, `sluice status` says so.",
         )
 
@@ -247,6 +267,8 @@ class ReleaseLog:
     def _error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
             self._refused = error
+        elif error.code() in _CONNECTION and self._failed_at is None:
+            self._failed_at = time.monotonic()
 
     def _raise_if_refused(self) -> None:
         if self._refused is not None:
@@ -254,6 +276,10 @@ class ReleaseLog:
                 f"The broker refused the name or password of {self._principal!r}.",
                 "Set SLUICE_HOME to the stack's folder, or SLUICE_PASSWORD_FILE.",
             )
+
+
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
+_CONNECTION = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
 
 
 def _entry(message: Any) -> Entry:

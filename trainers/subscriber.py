@@ -241,6 +241,9 @@ class Subscription:
         chunks, waiting = Chunks(), deque[Entry]()
         while not self._stopping.is_set():
             waiting.extend(releases.poll(chunks, timeout_seconds=0.5))
+            silence = releases.silence()
+            if silence is not None or self._problem is not None:
+                self._tell(silence)
             while waiting and self._decide(releases, waiting[0], chunks):
                 waiting.popleft()
 

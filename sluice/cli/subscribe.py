@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schemas.errors import RetriableError
 from sluice.cli.screen import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trainers.serving import Model
     from trainers.subscriber import Forecast, Subscription, Update
 
 Task = Annotated[str, typer.Argument(help="Name of the task.")]
@@ -56,7 +58,7 @@ def subscribe(
         _tell_signer(subscription)
         version = 0
         while True:
-            model = subscription.next_model(version)
+            model = _next(subscription, version)
             version = model.manifest.version
             known = list(model.keys)
             wanted = key or known[:SHOWN]
@@ -77,6 +79,27 @@ def forecast(
     """One forecast for one key from the newest verified model."""
     with _follow(task, public_key, timeout, None, _told) as subscription:
         _print([subscription.forecast(key)], as_json, 0)
+
+
+def _next(subscription: Subscription, version: int) -> Model:
+    """The next model, however long that takes; an outage is said, and its end, each in one line."""
+    said = False
+    while True:
+        try:
+            model = subscription.wait(version, 1.0)
+        except RetriableError:
+            problem = subscription.problem
+            if problem is not None and not said:
+                error.print(
+                    line(f"{getattr(problem, 'message', problem)} The model stays in use."), markup=False
+                )
+            elif problem is None and said:
+                error.print("The broker answers again.")
+            said = problem is not None
+        else:
+            if said:
+                error.print("The broker answers again.")
+            return model
 
 
 def _follow(
