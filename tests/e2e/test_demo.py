@@ -60,13 +60,12 @@ def test_releases_are_made_applied_and_a_worse_one_is_refused(kept: tuple[Path, 
     assert traffic["planted_worse"] in traffic["refused_by_gate"]
 
 
-def test_it_does_not_drag_and_draws(kept: tuple[Path, dict[str, Any]]) -> None:
-    """The bars (10 s warm, 60 s cold, 90 s in all) are read off `make demo` on a machine that does nothing else; three
-    times that is no noise any more."""
+def test_it_is_quick_and_draws(kept: tuple[Path, dict[str, Any]]) -> None:
     result = kept[1]
-    assert (result["warm_s"] or 0) <= 3 * 10
-    assert (result["cold_s"] or 0) <= 3 * 60
-    assert result["total_s"] <= 3 * 90
+    if result["warm_s"] is not None:
+        assert result["warm_s"] <= 10
+    assert (result["cold_s"] or 0) <= 60
+    assert result["total_s"] <= 90
     assert Path(result["plot"]).stat().st_size > 20_000
 
 
