@@ -88,17 +88,18 @@ class Demo:
     def run(self) -> Result:
         """Raises what the parts raise; nothing of ours runs afterwards but what `keep` asked for."""
         cold = bool(jars.missing(jars.cache_folder()))
-        truth = evaluate.truth_of(self.contract, self.spec.target)
         with ExitStack() as cleanup:
             connect = cleanup.enter_context(self._stack())
-            self._open(connect("admin"))
+            provision.open_contract(self.contract, connect("admin"))
             cleanup.callback(self._end_roles)
             self._start("publish", "share")
+            self._open_task(connect("admin"))  # while those two load
             watch = Watch(connect("admin"))
             cleanup.callback(watch.close)
             watch.follow(self.contract.topics.shared, self.topics.forecasts, self.topics.manifests)
             subscription = cleanup.enter_context(self._subscribe(connect("subscriber")))
             self._until_first_shared(watch, cold)
+            truth = evaluate.truth_of(self.contract, self.spec.target)
             self._start("train")
             # A process of its own, so that torch does not stay in this one.
             pool = cleanup.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
@@ -124,11 +125,10 @@ class Demo:
         finally:
             stack.stop()
 
-    def _open(self, admin: Connection) -> None:
-        """What `sluice publish` and `sluice train` would do first, once for both."""
+    def _open_task(self, admin: Connection) -> None:
+        """What `sluice train` would do first; the subscriber and the judge look at its topics from the start."""
         from trainers.train import schemas
 
-        provision.open_contract(self.contract, admin)
         provision.open_task(TASK, [self.contract], admin, schemas(self.spec))
         self.say("stack", 1, 1)
 
