@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from sluice import evaluate, plot, settings
 from sluice.reconcile import AvroReader, Place, account
 from sluice.stack import acls, children, jars, provision
 from sluice.stack.home import Home
-from sluice.stack.supervisor import Stack
+from sluice.stack.supervisor import AlreadyRunningError, Stack, ports_of, start_detached
 from sluice.watch import Watch
 from streams.kafka.clients import Connection
 from trainers import spec as tasks
@@ -87,7 +88,7 @@ class Demo:
 
     def run(self) -> Result:
         """Raises what the parts raise; nothing of ours runs afterwards but what `keep` asked for."""
-        cold = bool(jars.missing(jars.cache_folder()))
+        cold = jars.is_cold()
         with ExitStack() as cleanup:
             connect = cleanup.enter_context(self._stack())
             provision.open_contract(self.contract, connect("admin"))
@@ -113,13 +114,18 @@ class Demo:
 
     @contextmanager
     def _stack(self) -> Iterator[Connect]:
+        def say(what: str, done: int, total: int) -> None:
+            self.say(f"stack: {what}", done, total)
+
         self.say("stack", 0, 1)
+        threading.Thread(target=import_module, args=("trainers.train",), daemon=True).start()  # needed soon
         if self.keep:
-            subprocess.run([*_sluice("up"), "--detach"], check=True, stdout=sys.stderr)
+            with suppress(AlreadyRunningError):
+                start_detached(self.home, ports_of(self.home), say)
             yield settings.load(home=self.home.path).connection
             return
         stack = Stack(self.home)
-        stack.start(lambda what, done, total: self.say(f"stack: {what}", done, total))
+        stack.start(say)
         try:
             yield stack.connection
         finally:

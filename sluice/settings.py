@@ -18,7 +18,9 @@ DEFAULT_HOME = Path("~/.sluice")
 class Settings(BaseSettings):
     """All settings of the command line, each also a `SLUICE_<NAME>` variable."""
 
-    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SLUICE_", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(DEFAULT_HOME, description="folder of keys, secrets, data and stack.json")
     bootstrap: str | None = Field(None, description="broker address, host:port[,host:port]")

