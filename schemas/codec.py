@@ -154,14 +154,17 @@ class Encoder:
         self._writer: Columnar | RowWriter = Columnar(schema) if fast else RowWriter(schema)
 
     def encode(self, batch: pa.RecordBatch) -> list[bytes]:
+        """`frame`, as a list."""
+        return self.frame(batch).to_pylist()  # type: ignore[no-any-return]
+
+    def frame(self, batch: pa.RecordBatch) -> pa.BinaryArray:
         """One framed value a row, in order. Raises ValueError on a null where the schema has none, and on
         columns that do not fit: both are errors of the program, not of an event."""
         if batch.num_rows == 0:
-            return []
+            return pa.array([], pa.binary())
         for name in self._required:
             if batch.column(name).null_count:
                 raise ValueError(f"column {name} holds nulls, but its Avro type does not")
         arrays = [batch.column(field.name).cast(field.type) for field in self.schema]
         bodies = self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
-        framed = pc.binary_join_element_wise(pa.scalar(self._header, pa.binary()), bodies, b"")
-        return framed.to_pylist()  # type: ignore[no-any-return]
+        return pc.binary_join_element_wise(pa.scalar(self._header, pa.binary()), bodies, b"")

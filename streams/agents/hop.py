@@ -20,7 +20,7 @@ from schemas.codec import Decoded, Decoder, Encoder, Poison
 from schemas.contract import Contract
 from schemas.mapping import Mapping
 from streams.agents.partition import Counts, PartitionState
-from streams.kafka.records import Output, Records, Result
+from streams.kafka.records import Output, Packed, Records, Result
 from streams.privacy.keys import KeyChain
 from streams.privacy.plan import Plan
 from streams.sharing import RawBatch, Shared, share
@@ -114,17 +114,18 @@ class Hop:
         columns = shared.shared
         if not columns.num_rows:
             return [], []
-        keys: list[bytes] | None = None
+        keys: Packed | None = None
+        values = Packed.of(self._encoder.frame(self._mapping.apply(columns)))
+        sizes = values.lengths
         if self._key in columns.schema.names:
-            keys = columns.column(self._key).cast(pa.string()).cast(pa.binary()).to_pylist()
-        values = self._encoder.encode(self._mapping.apply(columns))
-        large: list[int] = []
-        if max(map(len, values)) + max(map(len, keys or [b""])) > LARGEST:
-            sizes = [len(value) + (len(keys[row]) if keys else 0) for row, value in enumerate(values)]
-            large = [row for row, size in enumerate(sizes) if size > LARGEST]
-            kept = [row for row, size in enumerate(sizes) if size <= LARGEST]
-            values, keys = [values[row] for row in kept], [keys[row] for row in kept] if keys else None
-        return [Output(self._topics.shared, records.partition, values, keys)] if values else [], large
+            keys = Packed.of(columns.column(self._key).cast(pa.string()).cast(pa.binary()))
+            sizes = sizes + keys.lengths
+        large = np.flatnonzero(sizes > LARGEST).tolist()
+        if not large:
+            return [Output(self._topics.shared, records.partition, values, keys)], []
+        kept = np.flatnonzero(sizes <= LARGEST).tolist()
+        some = [keys[row] for row in kept] if keys is not None else None
+        return [Output(self._topics.shared, records.partition, [values[row] for row in kept], some)], large
 
     def _dead_letters(self, records: Records, rejected: list[tuple[int, str, str]]) -> list[Output]:
         """Original key, value and headers, behind headers that say where it came from and why it is here.

@@ -19,8 +19,9 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.errors import RetriableError, SluiceError, WallError
+from streams.kafka import bulk
 from streams.kafka.clients import Connection, logger
-from streams.kafka.records import Output
+from streams.kafka.records import Output, Packed
 from streams.kafka.session import Tuning
 from streams.kafka.watchdog import Watchdog
 
@@ -82,6 +83,7 @@ class Recyclable:
         self._stopping = stopping
         self._watchdog = watchdog
         self._producer: Any = None
+        self._handle: int | None = None
         self._failed = False
         self._ears = _Ears()
         self.recycled = 0
@@ -122,7 +124,7 @@ class Recyclable:
             False,
             False,
         )  # what it heard while it connected is not about a transaction
-        self._producer = producer
+        self._producer, self._handle = producer, bulk.handle(producer)
         self.recycled += 1
         if self.recycled > 1:
             log.warning("producer recycled", times=self.recycled - 1)
@@ -140,7 +142,7 @@ class Recyclable:
             ) from None
 
     def close(self) -> None:
-        producer, self._producer = self._producer, None
+        producer, self._producer, self._handle = self._producer, None, None
         if producer is not None:
             with self._watchdog.limit("destroy", 10):
                 producer.purge(blocking=False)
@@ -157,6 +159,13 @@ class Recyclable:
     def produce(self, output: Output) -> None:
         """Queues all records of one output. Raises DisturbedError when the queue stays full."""
         topic, partition, values = output.topic, output.partition, output.values
+        if isinstance(values, Packed) and isinstance(output.keys, Packed | None) and self._handle is not None:
+            done = 0
+            while True:
+                done = bulk.produce(self._handle, topic, partition, values, output.keys, done)
+                if done == len(values):
+                    return
+                self._drain()
         if output.headers is not None:
             for key, value, headers in zip(output.keys or repeat(None), values, output.headers, strict=False):
                 try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -105,12 +107,53 @@ class Records:
             return []
 
 
+class Packed(Sequence[bytes]):
+    """Byte strings back to back, as an Arrow array of binary or string holds them: string i is
+    `data[starts[i]:starts[i + 1]]`.
+    """
+
+    def __init__(self, data: Any, starts: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """`data`: an object with the buffer protocol, kept alive by this one; `starts`: one more than strings."""
+        self._data = np.frombuffer(data, np.uint8)
+        self._starts = starts
+
+    @classmethod
+    def of(cls, array: Any) -> Packed:
+        """Of a pyarrow array of binary or string without nulls. Nothing is copied but the offsets."""
+        if array.null_count:
+            raise ValueError("there is no null among packed strings")
+        _, offsets, data = array.buffers()
+        starts = np.frombuffer(offsets, np.int32, len(array) + 1, offset=4 * array.offset)
+        return cls(data if data is not None else b"", starts.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[bytes]: ...
+    def __getitem__(self, row: int | slice) -> bytes | list[bytes]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(len(self)))]
+        place = range(len(self))[row]
+        return self._data[self._starts[place] : self._starts[place + 1]].tobytes()
+
+    @property
+    def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.diff(self._starts)
+
+    def addresses(self, first: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Where in memory each string from `first` on begins, and its length; good while this object lives."""
+        return self._data.ctypes.data + self._starts[first:-1], self.lengths[first:]
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Records for one partition of one topic, produced in this order.
 
-    `keys` and `headers` are None (no record has one) or as long as `values`. Without headers a record costs
-    1.3 us, with them 4 us.
+    `keys` and `headers` are None (no record has one) or as long as `values`. A record costs 1.2 us, with headers
+    4 us; .4 us where values (and keys, if any) are `Packed`.
     """
 
     topic: str
