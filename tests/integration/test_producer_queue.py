@@ -49,7 +49,7 @@ def test_a_full_queue_loses_nothing_and_doubles_nothing(
     stack: RunningStack, producer: Recyclable, topic: str, keyed: bool, way: str
 ) -> None:
     values = [b"%d" % number for number in range(COUNT)]
-    keys = [b"k%d" % (number % 7) for number in range(COUNT)] if keyed else None
+    keys: Any = [b"k%d" % (number % 7) for number in range(COUNT)] if keyed else None
     headers: Any = [[("n", value)] for value in values] if way == "headed" else None
     output = Output(topic, 1, values, keys, headers)
     if way == "packed":
