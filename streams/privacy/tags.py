@@ -1,13 +1,13 @@
 """Who a unit is, under a key: tag = HMAC-SHA256(key, lp(unit fields))[:16], cached within a bound.
 
-A tag costs 1.3 us, a hit .06 us, another key's tag of the same units .02 us. A cache belongs to one epoch and
+A tag costs 1.2 us, a hit .06 us, another key's tag of the same units .02 us. A cache belongs to one epoch and
 goes with it; it is emptied when full, so that a flood of new units costs time and never memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hmac import digest as hmac_digest
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from itertools import islice, repeat
 
 import numpy as np
@@ -61,7 +61,7 @@ class Names:
         """(n, 2) words in memory order."""
         column, filled = self._columns.get(key, (np.empty((0, 2), np.uint64), 0))
         if filled < len(self._ids):
-            joined = b"".join([tag(key, unit) for unit in islice(self._ids, filled, None)])
+            joined = b"".join(map(tagger(key), islice(self._ids, filled, None)))
             size = len(self._ids)
             if size > len(column):
                 column = np.concatenate([column[:filled], np.empty((size + size // 2, 2), np.uint64)])
@@ -101,9 +101,23 @@ def _mixed(words: Words) -> Words:
     return words ^ (words >> np.uint64(31))
 
 
-def tag(key: bytes, unit: str | tuple[str, ...]) -> bytes:
-    """16 bytes for one unit."""
-    if isinstance(unit, str):
-        text = unit.encode()
-        return hmac_digest(key, len(text).to_bytes(4, "big") + text, "sha256")[:16]  # lp, unrolled
-    return hmac_digest(key, lp(*(part.encode() for part in unit)), "sha256")[:16]
+def tagger(key: bytes) -> Callable[[str | tuple[str, ...]], bytes]:
+    """The function that makes a unit's tag: HMAC-SHA256 of RFC 2104, its two key blocks hashed once and copied.
+
+    `hmac.digest` looks OpenSSL's algorithm up anew in every call: .8 us of 1.9.
+    """
+    block = (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    inner, outer = (sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))
+
+    def tag(unit: str | tuple[str, ...]) -> bytes:
+        """16 bytes for one unit."""
+        first, second = inner.copy(), outer.copy()
+        if isinstance(unit, str):
+            text = unit.encode()
+            first.update(len(text).to_bytes(4, "big") + text)  # lp, unrolled
+        else:
+            first.update(lp(*(part.encode() for part in unit)))
+        second.update(first.digest())
+        return second.digest()[:16]
+
+    return tag

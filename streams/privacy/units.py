@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.partition import normal, partition, unit_bytes
+from schemas.partition import normal, partition, partitions, unit_bytes
 from streams.privacy.grid import integers
 
 Int64 = NDArray[np.int64]
@@ -33,10 +33,12 @@ class Units:
     def pick(self, codes: Int64) -> list[str] | list[tuple[str, ...]]:
         return [self.names[i] for i in codes.tolist()]
 
-    def homes(self, partitions: int) -> Int64:
+    def homes(self, count: int) -> Int64:
         """For each row the partition where its unit lives: everywhere else it would have a second ledger."""
+        if self.texts is not None:
+            return partitions(self.texts, count)[self.codes]
         texts = ([name] if isinstance(name, str) else name for name in self.names)
-        home = [partition(unit_bytes(each), partitions) for each in texts]
+        home = [partition(unit_bytes(each), count) for each in texts]
         return np.array(home, np.int64)[self.codes] if home else self.codes
 
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hmac
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from schemas.partition import partition, partitions
 from streams.privacy.index import TagIndex
-from streams.privacy.tags import Names, shorts, tag
+from streams.privacy.tags import Names, shorts
 
 KEY = bytes(range(32))
 # NULs, lengths around the limit of 15 bytes, texts that are beginnings of each other, more than one byte a letter
 texts = st.text(st.sampled_from("\0ab0ä€😀 "), max_size=9) | st.text(max_size=17)
 batches = st.lists(st.lists(texts, unique=True, max_size=40), max_size=6)
+
+
+def tag(key: bytes, unit: str) -> bytes:
+    """As docs/privacy.md spells it, by the library's own HMAC."""
+    text = unit.encode()
+    return hmac.digest(key, len(text).to_bytes(4, "big") + text, "sha256")[:16]
 
 
 @given(batches)
@@ -51,3 +60,13 @@ def test_the_index_numbers_tags_in_the_order_they_came(tags: list[int], size: in
         assert (index.find(words[start:]) == -1).all()
         index.append(words[start : start + size])
     assert index.find(words).tolist() == list(range(len(words)))
+
+
+@given(st.lists(texts, max_size=60), st.integers(1, 50))
+@example(["", "abc", "abcd", "abcde", "a" * 63, "ä" * 31], 8)
+@example(["a" * 64], 8)
+def test_partitions_of_many_texts_are_the_partitions_of_each(lot: list[str], count: int) -> None:
+    expected = [partition(text.encode(), count) for text in lot]
+    assert partitions(pa.array(lot, pa.string()), count).tolist() == expected
+    sliced = pa.array(["x", *lot, "y"], pa.string()).slice(1, len(lot))
+    assert partitions(sliced, count).tolist() == expected

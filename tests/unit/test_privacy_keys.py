@@ -11,7 +11,7 @@ import pytest
 from schemas.errors import KeyStoreError
 from streams.privacy import keystore
 from streams.privacy.keys import KeyChain
-from streams.privacy.tags import Names, tag
+from streams.privacy.tags import Names, tagger
 from tests.privacy_cases import DAY_MS, EPOCH, START_MS, contract
 
 FROM = 16_801  # 2016-01-01
@@ -140,7 +140,7 @@ def test_tag_cache_is_bounded_and_changes_nothing() -> None:
         units = [f"unit {i}" for i in range(start, start + 25)]
         ids = small.ids(units)
         for key in keys:
-            assert small.tags(key, ids).tobytes() == b"".join(tag(key, unit) for unit in units)
+            assert small.tags(key, ids).tobytes() == b"".join(tagger(key)(unit) for unit in units)
         assert len(small._ids) <= 10 + 25
     assert small.tags(keys[0], small.ids([])).shape == (0, 2)
     mixed = Names()

@@ -17,7 +17,7 @@ from streams.privacy.engines.exact import Exact
 from streams.privacy.keys import RATCHET, KeyChain
 from streams.privacy.plan import Plan
 from streams.privacy.prf import Prf
-from streams.privacy.tags import tag
+from streams.privacy.tags import tagger
 from streams.privacy.words import canonical, expand, i64, lp
 from tests.privacy_cases import DAY_MS, EPOCH, ROOT, contract
 
@@ -49,7 +49,7 @@ def test_keys_and_tag() -> None:
     assert hashlib.sha256(C).hexdigest() == C_DIGEST
     assert CHAIN.unit_key(EPOCH).hex() == UNIT_KEY
     assert CHAIN.noise_key(TOPIC, 1, EPOCH, bytes.fromhex(C_DIGEST)).hex() == NOISE_KEY
-    assert tag(CHAIN.unit_key(EPOCH), "detector-1").hex() == TAG
+    assert tagger(CHAIN.unit_key(EPOCH))("detector-1").hex() == TAG
 
 
 @pytest.mark.parametrize(("block", "u", "z"), DRAWS)
@@ -128,12 +128,12 @@ def test_roots_ratchet() -> None:
 def test_pseudonyms_have_a_label_of_their_own() -> None:
     key = expand(ROOT, lp(b"sluice/1/pseudonym", b"vehicles", TOPIC.encode(), b"\0\3", i64(EPOCH)))
     expected = hmac.digest(key, lp(b"x"), "sha256")[:16]
-    assert tag(CHAIN.pseudonym_key(TOPIC, 3, EPOCH), "x") == expected
+    assert tagger(CHAIN.pseudonym_key(TOPIC, 3, EPOCH))("x") == expected
     others = [CHAIN.pseudonym_key(TOPIC, 4, EPOCH), CHAIN.pseudonym_key("t", 3, EPOCH), CHAIN.unit_key(EPOCH)]
-    assert all(tag(other, "x") != expected for other in others)
+    assert all(tagger(other)("x") != expected for other in others)
 
 
 def test_length_prefixes_keep_lists_apart() -> None:
     assert lp(b"ab", b"c") != lp(b"a", b"bc")
-    assert tag(ROOT, ("ab", "c")) != tag(ROOT, ("a", "bc"))
-    assert tag(CHAIN.unit_key(EPOCH), ("detector-1",)).hex() == TAG
+    assert tagger(ROOT)(("ab", "c")) != tagger(ROOT)(("a", "bc"))
+    assert tagger(CHAIN.unit_key(EPOCH))(("detector-1",)).hex() == TAG
