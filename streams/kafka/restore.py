@@ -24,6 +24,7 @@ from streams.kafka.state import Position, Positions
 
 log = structlog.get_logger("sluice.restore")
 CALL_SECONDS = 5.0
+REPAIR = "Stop the group's workers, then `sluice doctor CONTRACT`: it explains, and --repair puts it right."
 
 
 class _OutdatedError(Exception):
@@ -91,28 +92,32 @@ class Restorer(threading.Thread):
             shared: dict[Source | None, list[Source]] = {}
             for source in sources:
                 shared.setdefault(self._changelog(source) if self._changelog else None, []).append(source)
-            torn = 0
             for each in set(self._session.stopped).difference(sources):  # another worker's by now
                 del self._session.stopped[each]
-            for target, group in shared.items():
+            stuck = {target for target in shared if target and self._open(reading, probing, target)}
+            for target, group in sorted(
+                shared.items(), key=lambda item: item[0] in stuck
+            ):  # others do not wait
                 try:
                     positions = self._read(reading, probing, target, group, epoch) if target else None
                     starts = {
                         source: self._start(probing, source, committed[source], positions) for source in group
                     }
                 except TornError as error:
-                    self._session.stopped.update(dict.fromkeys(group, error))
-                    log.critical(
-                        error.message, remedy=error.remedy, partitions=[list(source) for source in group]
-                    )
-                    torn += len(group)
-                    if torn >= len(sources):
-                        raise
+                    if (
+                        error not in self._session.standing.values()
+                    ):  # that is said, and lifted, by the lookout
+                        self._session.stopped.update(dict.fromkeys(group, error))
+                        log.critical(
+                            error.message, remedy=error.remedy, partitions=[list(source) for source in group]
+                        )
                     continue
                 for source, start in starts.items():
                     self._session.stopped.pop(source, None)
                     if self._session.ready(epoch, source, start):
                         self.ready(epoch, source, start)
+            if (error_of_all := self._session.halted(sources)) is not None:
+                raise error_of_all
             log.info(
                 "restored", partitions=len(sources), seconds=round(time.monotonic() - began, 3), epoch=epoch
             )
@@ -132,7 +137,8 @@ class Restorer(threading.Thread):
             if time.monotonic() - told > self._patience:
                 told = time.monotonic()
                 log.warning(
-                    "the group's committed offsets cannot be read, or a transaction on them stays open"
+                    "the group's committed offsets cannot be read, or a transaction on them stays open",
+                    remedy="Look at `sluice status`; `sluice doctor CONTRACT` names such a transaction.",
                 )
             try:
                 found = reading.committed(
@@ -158,18 +164,22 @@ class Restorer(threading.Thread):
                 _give_up(problem)
         raise _OutdatedError
 
+    def _open(self, reading: Consumer, probing: Consumer, target: Source) -> bool:
+        """Whether a transaction is open on it right now."""
+        return self._watermarks(reading, target)[1] < self._watermarks(probing, target)[1]
+
     def _read(
         self, reading: Consumer, probing: Consumer, target: Source, group: list[Source], epoch: int
     ) -> dict[Source, Position]:
-        """Hands the changelog to `restore` and returns the positions found in it."""
+        """Hands the changelog to `restore` and returns the positions found in it. Raises what holds it."""
         low, high = self._watermarks(probing, target)
         positions = Positions()
         assert self._restore is not None
-        self._restore(group, positions.strip(self._records(reading, target, low, high, epoch)))
+        self._restore(group, positions.strip(self._records(reading, target, low, high, epoch, group[0])))
         return positions.found
 
     def _records(
-        self, reading: Consumer, target: Source, low: int, high: int, epoch: int
+        self, reading: Consumer, target: Source, low: int, high: int, epoch: int, first: Source
     ) -> Iterator[tuple[bytes, bytes | None]]:
         if high <= low:
             return
@@ -177,6 +187,8 @@ class Restorer(threading.Thread):
         at, progress = low, time.monotonic()
         while at < high:
             self._check(epoch)
+            if (held := self._session.standing.get(first)) is not None:
+                raise held
             for message in reading.consume(10_000, 0.02):
                 error = message.error()
                 if error is None:
@@ -189,8 +201,8 @@ class Restorer(threading.Thread):
                     _give_up(KafkaException(error))
             if time.monotonic() - progress > self._patience:
                 raise TornError(
-                    f"{target} holds a transaction without an end: {at} of {high} stays stable.",
-                    "Abort the hanging transaction (kafka-transactions.sh abort), then start again.",
+                    f"{target} holds a transaction that nobody ends: {at} of {high} stays stable.",
+                    REPAIR,
                 )
         reading.assign([])
 
@@ -211,7 +223,7 @@ class Restorer(threading.Thread):
             if known != agreed:
                 raise TornError(
                     f"{source} is torn: the group is committed at {agreed}, its changelog at {known}.",
-                    "Nothing is lost or doubled yet. Set the group's offset to the changelog's.",
+                    f"Nothing is lost or doubled yet. {REPAIR}",
                 )
         start: int = low if committed < 0 else committed
         if start < low:

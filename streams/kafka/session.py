@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from schemas.errors import FatalError
@@ -45,7 +46,11 @@ class Session:
 
     epoch: int = 0
     positions: dict[Source, int] = field(default_factory=dict)
-    stopped: dict[Source, Exception] = field(default_factory=dict)
+    stopped: dict[Source, Exception] = field(default_factory=dict)  # torn, as their restore found
+    standing: dict[Source, Exception] = field(
+        default_factory=dict
+    )  # a transaction that nobody ends holds them
+    outputs: dict[Source, set[Source]] = field(default_factory=dict)  # where results of a source went
     suspects: dict[Source, Suspect] = field(default_factory=dict)
     doomed: dict[Source, set[int]] = field(default_factory=dict)
     in_a_row: int = 0
@@ -68,6 +73,13 @@ class Session:
                 return False
             self.positions[source] = position
             return True
+
+    def halted(self, sources: Collection[Source]) -> Exception | None:
+        """Why none of these can go on; None where one can, or where there are none."""
+        reasons = {**self.stopped, **self.standing}
+        if not sources or not reasons.keys() >= set(sources):
+            return None
+        return next(reasons[source] for source in sources)
 
     def moved(self, records: Records) -> None:
         """These records are committed."""

@@ -44,6 +44,7 @@ from streams.kafka.reader import Reader
 from streams.kafka.records import NOTHING, Output, Records, Result, Source
 from streams.kafka.restore import Restorer
 from streams.kafka.session import Session, Tuning
+from streams.kafka.stable import Lookout
 from streams.kafka.watchdog import Watchdog
 from streams.kafka.writer import Work, Writer
 
@@ -91,6 +92,8 @@ class TransactionalPipe:
         self._writer = Writer(connection, transactional_id, changelog, self.session, self._watchdog, tuning)
         self._restorer = Restorer(connection, group, changelog, restore, self.session, tuning)
         self._reader = Reader(connection, group, topics, transactional_id, revoked, self.session, tuning)
+        self._lookout = Lookout(connection, lambda: self._reader.group, changelog, self.session, tuning)
+        self._lookout.halt, self._lookout.reset = self._reader.halt, self._reader.reset
         self._restorer.ready = self._reader.ready
         self._reader.assigned = self._restorer.request
         self._writer.reset = self._reader.reset
@@ -107,6 +110,7 @@ class TransactionalPipe:
             raise
         self._restorer.start()
         self._reader.start()
+        self._lookout.start()
 
     def next(self, timeout_seconds: float) -> Records | None:
         """The next records of some partition in log order, or None after the timeout or once stopping.
@@ -126,6 +130,10 @@ class TransactionalPipe:
         records belong to an older epoch or the transaction failed: forget them, they are handed out again
         after a `restore`. Work that waits is committed together.
         """
+        for records, result in work:
+            self.session.outputs.setdefault(records.source, set()).update(
+                Source(output.topic, output.partition) for output in result.outputs
+            )
         return self._writer.put(Work(tuple(work)))
 
     def fail(self, records: Records, error: BaseException) -> None:
@@ -157,8 +165,9 @@ class TransactionalPipe:
 
     @property
     def stopped(self) -> dict[Source, Exception]:
-        """Partitions that need an operator's decision (TornError), with the reason."""
-        return dict(self.session.stopped)
+        """Partitions that need an operator's decision (TornError), with the reason: torn, or held by a transaction
+        that nobody ends. The latter go on by themselves when it ends after all."""
+        return {**self.session.stopped, **self.session.standing}
 
     @property
     def assigned(self) -> dict[Source, int]:
@@ -168,7 +177,7 @@ class TransactionalPipe:
     def stop(self) -> None:
         """Commits what was handed to `commit`, then leaves. Safe to call twice."""
         self.session.stopping.set()
-        for thread in (self._writer, self._restorer, self._reader):
+        for thread in (self._writer, self._restorer, self._reader, self._lookout):
             if thread.is_alive():
                 thread.join()
         self._watchdog.stop()
