@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 UV := $(shell command -v uv 2>/dev/null)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint types unit integration e2e bench-share lock audit-deps clean
+.PHONY: help demo test lint types unit integration e2e bench-share bench-limits lock audit-deps clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -59,6 +59,10 @@ e2e: $(VENV)/dev
 # make bench-share   the share hop against a plain Faust app, in one run
 bench-share: $(VENV)/dev
 	@$(BIN)/python -m bench.bench_share $(ARGS)
+
+# make bench-limits  where the share hop's time goes: each part of it alone
+bench-limits: $(VENV)/dev
+	@$(BIN)/python -m bench.limits $(ARGS)
 
 # make lock          resolve the lock files anew (needs uv)
 lock:

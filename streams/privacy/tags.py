@@ -82,10 +82,11 @@ def shorts(texts: pa.StringArray) -> Words | None:
     if lengths.max() > SHORT:
         return None
     data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
-    data = np.concatenate([data, np.zeros(SHORT, np.uint8)])
-    place = np.arange(SHORT, dtype=np.int32)
-    packed = np.empty((len(texts), SHORT + 1), np.uint8)
-    packed[:, :SHORT] = data[(ends[:-1] - ends[0])[:, None] + place] * (place < lengths[:, None])
+    packed = np.zeros((len(texts), SHORT + 1), np.uint8)
+    if (lengths == lengths[0]).all():  # as most identifiers are
+        packed[:, : lengths[0]] = data.reshape(len(texts), -1)
+    else:
+        packed[:, :SHORT][np.arange(SHORT, dtype=np.int32) < lengths[:, None]] = data
     packed[:, SHORT] = lengths
     words = packed.view(np.uint64)
     words[:, 1] ^= _mixed(words[:, 0])
