@@ -1,0 +1,1 @@
+"""Faults against the real broker while events flow, and an oracle that says what became of each of them."""

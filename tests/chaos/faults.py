@@ -1,0 +1,155 @@
+"""Which fault comes when, from a seed; and how each is done."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.proxy import HELD, LOST, UNANSWERED, Hold
+from tests.chaos.scene import Scene
+
+KINDS = ("kill", "broker", "rebalance", "network", "zombie", "producer", "endtxn")
+WEIGHTS = {"kill": 8, "broker": 2, "rebalance": 3, "network": 5, "zombie": 2, "producer": 2, "endtxn": 3}
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "kill": ("restart", "restart", "takeover"),
+    "network": ("cut", "reset", "delay", "half-open"),
+    "endtxn": (LOST, LOST, HELD, UNANSWERED),
+}
+BETWEEN_BROKERS = 101.0  # a keeper gives up after the fourth end in five minutes
+HOLD_SECONDS = 30.0
+DELAY_SECONDS, DELAY_LASTS = 2.0, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`target`: which of the workers, or with `network` the publisher too; `pause` before it; `lasts` where it has
+    a length."""
+
+    kind: str
+    variant: str
+    target: int
+    pause: float
+    lasts: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.variant}" if self.variant else self.kind
+
+
+def plan(seed: int, kinds: Sequence[str]) -> Iterator[Fault]:
+    """The faults of a run in their order, without an end. Every kind comes once before one comes twice."""
+    rng = random.Random(seed)
+    first = [kind for kind in KINDS if kind in kinds]
+    bags: dict[str, list[str]] = {}
+    adds = 0
+    while True:
+        kind = first.pop(0) if first else rng.choices(kinds, [WEIGHTS[each] for each in kinds])[0]
+        variant = ""
+        if kind == "rebalance":
+            variant = ("add", "remove")[adds % 2]
+            adds += 1
+        elif kind in VARIANTS:
+            bag = bags.setdefault(kind, [])
+            if not bag:
+                bag.extend(rng.sample(VARIANTS[kind], len(VARIANTS[kind])))
+            variant = bag.pop()
+        target = rng.randrange(3 if kind == "network" else 2)
+        yield Fault(kind, variant, target, rng.uniform(0.2, 1.5), rng.uniform(5.0, 14.0))
+
+
+@dataclass(slots=True)
+class Faults:
+    """Does faults one after the other; the next one begins when every partition is back.
+
+    `seconds`: by name, from the fault to the first event written after it that every partition has shared; of `delay`
+    from its end. `stuck`: faults after which that took longer than a minute.
+    """
+
+    scene: Scene
+    say: Callable[[str], None]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    stuck: list[str] = field(default_factory=list)
+    _broker_at: float = -1e9
+
+    def do(self, fault: Fault) -> None:
+        scene = self.scene
+        if fault.kind == "broker":
+            if time.monotonic() - self._broker_at < BETWEEN_BROKERS:
+                return
+            self._broker_at = time.monotonic()
+        scene.endure(fault.pause)
+        at = time.monotonic()
+        after = getattr(self, f"_{fault.kind}")(fault)
+        began, written = scene.mark() if after is None else after
+        if not scene.back(written):
+            self.stuck.append(fault.name)
+        took = time.monotonic() - began
+        self.seconds.setdefault(fault.name, []).append(took)
+        self.say(
+            f"{fault.name} on {fault.target}: back after {took:.2f} s ({time.monotonic() - at:.1f} s in all)"
+        )
+        self._heal(fault)
+
+    def _heal(self, fault: Fault) -> None:
+        """What was held down comes back, and has its share again before the next fault."""
+        if fault.name == "kill:takeover":
+            self.scene.workers[fault.target].wanted = True
+            self.scene.joined(self.scene.workers[fault.target])
+        elif fault.kind == "zombie":
+            self.scene.endure(fault.lasts)
+            self.scene.workers[fault.target].send(signal.SIGCONT)
+            self.scene.endure(4.0)
+        self.scene.back(self.scene.mark()[1])
+
+    def _kill(self, fault: Fault) -> tuple[float, int]:
+        slot = self.scene.workers[fault.target]
+        slot.wanted = fault.variant == "restart"
+        slot.send(signal.SIGKILL)
+        return self.scene.mark()
+
+    def _rebalance(self, fault: Fault) -> tuple[float, int]:
+        spare = self.scene.spare
+        if fault.variant == "add":
+            spare.wanted = True
+            self.scene.joined(spare)
+            return self.scene.mark()
+        found = self.scene.mark()
+        spare.wanted = False
+        spare.send(signal.SIGTERM)
+        return found
+
+    def _producer(self, fault: Fault) -> tuple[float, int]:
+        self.scene.publisher.send(signal.SIGKILL)
+        return self.scene.mark()
+
+    def _broker(self, fault: Fault) -> tuple[float, int]:
+        pid = self.scene.ground.broker_pid()
+        os.kill(pid, signal.SIGKILL)
+        return self.scene.mark()
+
+    def _zombie(self, fault: Fault) -> tuple[float, int]:
+        self.scene.workers[fault.target].send(signal.SIGSTOP)
+        return self.scene.mark()
+
+    def _network(self, fault: Fault) -> tuple[float, int]:
+        scene = self.scene
+        proxy = [*scene.workers, scene.publisher][fault.target].proxy
+        if fault.variant == "delay":
+            proxy.delay = DELAY_SECONDS
+            scene.endure(DELAY_LASTS)
+            proxy.delay = 0.0
+        elif fault.variant == "half-open":
+            scene.network.call(proxy.silence)
+        else:
+            scene.network.call(lambda: proxy.cut(hard=fault.variant == "reset"))
+        return scene.mark()
+
+    def _endtxn(self, fault: Fault) -> tuple[float, int]:
+        proxy = self.scene.workers[fault.target].proxy
+        proxy.holds.append(Hold(fault.variant, HOLD_SECONDS))
+        self.scene.endure_until(lambda: not proxy.holds, 10.0)
+        return self.scene.mark()

@@ -1,0 +1,155 @@
+"""All that runs: publisher, workers, their networks, load, poison and the watching reader, in one loop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+
+from producers.positions import Positions
+from schemas.contract import Contract
+from schemas.errors import SluiceError
+from streams.kafka.clients import Connection
+from tests.chaos.audit import UnstableError, committed_offset, records
+from tests.chaos.load import Load, Poison
+from tests.chaos.proxy import Network
+from tests.chaos.watch import Watch
+from tests.chaos.workers import Slot
+
+BACK_SECONDS = 60.0
+DRAIN_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A running stack: `connection(role)`, and the broker's process id, which may change."""
+
+    home: Path
+    connection: Callable[[str], Connection]
+
+    def broker_pid(self) -> int:
+        return int(json.loads((self.home / "stack.json").read_text())["pids"]["broker"])
+
+    @property
+    def port(self) -> int:
+        return int(self.connection("admin").bootstrap.rpartition(":")[2])
+
+
+class Scene:
+    """Two workers, a spare one that is added and removed, and a publisher, each behind a proxy of its own."""
+
+    def __init__(
+        self, ground: Ground, contract: Contract, file: Path, load: Load, *, recycling: bool
+    ) -> None:
+        self.ground, self.contract, self.load = ground, contract, load
+        admin = ground.connection("admin")
+        self.network = Network()
+
+        def slot(name: str, arguments: list[str], recycling: bool = True) -> Slot:
+            proxy = self.network.proxy(ground.port)
+            log = file.parent / f"{name}.log"
+            return Slot(name, arguments, ground.home, log, proxy, recycling)
+
+        share = ["share", str(file), "--json", "--no-open", "--slot"]
+        self.workers = [slot(f"share{number}", [*share, str(number)], recycling) for number in range(2)]
+        self.spare = slot("share2", [*share, "2"], recycling)
+        self.publisher = slot("publish", ["publish", str(file), "--json", "--no-open"])
+        self.poison = Poison(admin, contract.topics.raw, contract.partitions)
+        self.watch = Watch(admin, contract.topics.shared, contract.partitions)
+
+    @property
+    def slots(self) -> list[Slot]:
+        return [*self.workers, self.spare, self.publisher]
+
+    def begin(self) -> None:
+        """Returns when every partition has shared something. Raises TimeoutError."""
+        for slot in (self.publisher, *self.workers):
+            slot.wanted = True
+        self.load.begin()
+        if not self.endure_until(lambda: self.watch.behind(0), 90):
+            raise TimeoutError("nothing is shared; see the logs of publish and share")
+
+    def tick(self) -> None:
+        """20 ms of everything."""
+        self.load.look()
+        self.poison.look()
+        for slot in self.slots:
+            slot.look()
+        self.watch.look(0.02)
+
+    def endure(self, seconds: float) -> None:
+        self.endure_until(lambda: False, seconds)
+
+    def endure_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() >= deadline:
+                return False
+            self.tick()
+        return True
+
+    def mark(self) -> tuple[float, int]:
+        """This moment, and the number of the last event that is written by now."""
+        return time.monotonic(), self.load.count
+
+    def back(self, written: int) -> bool:
+        return self.endure_until(lambda: self.watch.behind(written), BACK_SECONDS)
+
+    def joined(self, slot: Slot) -> None:
+        """Waits until this process, just started, takes part in its group."""
+        size = slot.log.stat().st_size if slot.log.exists() else 0
+
+        def assigned() -> bool:
+            if not slot.log.exists():
+                return False
+            with slot.log.open("rb") as log:
+                log.seek(size)
+                return b'"assigned"' in log.read()
+
+        self.endure_until(assigned, 40)
+
+    def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
+        """No more load: until all that was written is in raw, and all of raw is committed by the share group."""
+        size = self.load.size
+        positions = Positions(self.ground.connection("producer"), self.contract.topics.source)
+
+        def published() -> bool:
+            try:
+                found = positions.read("load.csv")
+            except (SluiceError, KafkaException):
+                return False
+            return found is not None and found.position.offset >= size
+
+        deadline = time.monotonic() + seconds
+        while not published():
+            if time.monotonic() > deadline:
+                return False
+            self._pause()
+        admin, lasts = self.ground.connection("admin"), dict[int, int]()
+        try:
+            for each in records(admin, self.contract.topics.raw, self.contract.partitions, committed=True):
+                lasts[each.partition()] = each.offset()
+        except UnstableError:
+            return False
+        for partition, last in lasts.items():
+            while committed_offset(admin, self.contract, partition) <= last:
+                if time.monotonic() > deadline:
+                    return False
+                self._pause()
+        return True
+
+    def _pause(self) -> None:
+        for slot in self.slots:
+            slot.look()
+        self.watch.look(0.2)
+
+    def close(self) -> None:
+        for slot in self.slots:
+            slot.down()
+        self.watch.close()
+        self.network.close()
+        self.load.close()
