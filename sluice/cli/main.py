@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     ),
     "forecast": ("sluice.cli.subscribe", "forecast", "One forecast for one key from the newest model.", ""),
     "lag": ("sluice.cli.lag", "lag", "How far each consumer group is behind, in messages and seconds.", ""),
+    "doctor": ("sluice.cli.doctor", "doctor", "What is torn, what readers see of it, and its repair.", ""),
 }
 
 

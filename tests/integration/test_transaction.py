@@ -25,17 +25,26 @@ SMALL = Tuning(batch_records=500, transaction_timeout_ms=4000)
 class Counting:
     """Numbers the records of each partition: one lost, doubled or reordered shows in its number."""
 
-    def __init__(self, connection: Connection, name: str, *, slot: int = 0, tuning: Tuning = SMALL) -> None:
-        self.name = name
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        slot: int = 0,
+        tuning: Tuning = SMALL,
+        kinds: tuple[str, str, str] = ("in", "out", "log"),
+        group: str = "g",
+    ) -> None:
+        source, self.out, log = (f"{name}.{kind}" for kind in kinds)
         self.counts: dict[Source, int] = {}
         self.restores = 0
         self.seen: list[Records] = []
         self.pipe = TransactionalPipe(
             connection,
-            group=f"g.{name}",
-            topics=[f"{name}.in"],
+            group=f"{group}.{name}",
+            topics=[source],
             transactional_id=f"t.{name}.{slot}",
-            changelog=lambda source: Source(f"{name}.log", source.partition),
+            changelog=lambda source: Source(log, source.partition),
             restore=self.restore,
             tuning=tuning,
         )
@@ -56,7 +65,7 @@ class Counting:
             self.counts[source] = first + len(numbered)
 
         return Result(
-            outputs=[Output(f"{self.name}.out", records.partition, numbered, records.keys)],
+            outputs=[Output(self.out, records.partition, numbered, records.keys)],
             changes=[(b"count", str(first + len(numbered)).encode())],
             apply=apply,
         )
