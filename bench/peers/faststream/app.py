@@ -1,0 +1,68 @@
+"""The hop in FastStream on its confluent broker: a batch subscriber, a publisher.
+
+python -m bench.peers.faststream.app TASK        (with the Python of its own environment)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from typing import Any
+
+from faststream import FastStream  # type: ignore[import-not-found]
+from faststream.confluent import KafkaBroker  # type: ignore[import-not-found]
+from faststream.security import SASLScram512  # type: ignore[import-not-found]
+
+from bench.peers.hop import function, task
+
+BATCH = 10_000
+
+
+def main() -> None:
+    told = task()
+    share = function(told)
+    client = told["client"]
+    broker = KafkaBroker(
+        client["bootstrap.servers"],
+        security=SASLScram512(username=client["sasl.username"], password=client["sasl.password"]),
+        apply_types=False,
+        logger=None,
+        allow_auto_create_topics=False,
+        config={
+            "linger.ms": 5,
+            "batch.num.messages": 100_000,
+            "queue.buffering.max.messages": 2_000_000,
+            "queue.buffering.max.kbytes": 256 << 10,
+            "queued.max.messages.kbytes": 64 << 10,
+            "fetch.queue.backoff.ms": 20,
+        },
+    )
+    target, publish = told["shared"], broker.publish
+
+    async def untouched(message: Any) -> Any:
+        return message.raw_message
+
+    @broker.subscriber(  # type: ignore[untyped-decorator]
+        told["raw"],
+        group_id=told["group"],
+        batch=True,
+        max_records=BATCH,
+        polling_interval=0.005,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=4 << 20,
+        fetch_max_bytes=32 << 20,
+        decoder=untouched,
+    )
+    async def events(messages: tuple[Any, ...]) -> None:
+        for message in messages:
+            await publish(share(message.value()), target, key=message.key(), no_confirm=True)
+
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    asyncio.run(FastStream(broker, logger=None).run(logging.WARNING))
+
+
+if __name__ == "__main__":
+    main()

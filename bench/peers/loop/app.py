@@ -1,0 +1,78 @@
+"""The hop as a loop on confluent-kafka: record by record, exactly-once.
+
+    python -m bench.peers.loop.app TASK
+
+One transaction holds what one `consume` brings, as ours does. Tried: `poll` a record instead of `consume` (half the
+speed), batches of 1,000 to 50,000 (10,000 was best), a commit every 100 ms instead of each batch (no difference),
+the tuning of our own client on both sides (+20 %), no delivery reports (+10 %), lz4 (slower: one machine, no network),
+the garbage collector frozen (+5 %).
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from bench.peers.hop import function, task
+
+BATCH = 10_000
+
+
+def main() -> None:
+    told = task()
+    share = function(told)
+    consumer = Consumer(
+        {
+            **told["client"],
+            "group.id": told["group"],
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "max.partition.fetch.bytes": 4 << 20,
+            "fetch.max.bytes": 32 << 20,
+            "queued.max.messages.kbytes": 8 << 10,
+            "fetch.queue.backoff.ms": 20,
+        }
+    )
+    producer = Producer(
+        {
+            **told["client"],
+            "transactional.id": told["group"],
+            "linger.ms": 5,
+            "batch.num.messages": 100_000,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 2_000_000,
+            "queue.buffering.max.kbytes": 256 << 10,
+            "delivery.report.only.error": True,
+        }
+    )
+    producer.init_transactions(30)
+    consumer.subscribe([told["raw"]])
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    target, produce = told["shared"], producer.produce
+    while True:
+        first = consumer.poll(0.1)
+        if first is None:
+            continue
+        producer.begin_transaction()
+        after: dict[int, int] = {}
+        message: Any
+        for message in (first, *consumer.consume(BATCH - 1, 0.005)):
+            if message.error() is not None:
+                raise SystemExit(message.error().str())
+            produce(target, share(message.value()), message.key(), message.partition())
+            after[message.partition()] = message.offset() + 1
+        offsets = [TopicPartition(told["raw"], partition, offset) for partition, offset in after.items()]
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 30)
+        producer.commit_transaction(30)
+
+
+if __name__ == "__main__":
+    main()

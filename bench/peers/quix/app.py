@@ -1,0 +1,64 @@
+"""The hop in Quix Streams: one record at a time through a StreamingDataFrame.
+
+python -m bench.peers.quix.app TASK        (with the Python of its own environment)
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import Any
+
+from quixstreams import Application  # type: ignore[import-not-found]
+from quixstreams.kafka.configuration import ConnectionConfig  # type: ignore[import-not-found]
+
+from bench.peers.hop import function, task
+
+
+def main() -> None:
+    told = task()
+    share = function(told)
+    client = told["client"]
+    app = Application(
+        broker_address=ConnectionConfig(
+            bootstrap_servers=client["bootstrap.servers"],
+            security_protocol=client["security.protocol"],
+            sasl_mechanism=client["sasl.mechanism"],
+            sasl_username=client["sasl.username"],
+            sasl_password=client["sasl.password"],
+        ),
+        consumer_group=told["group"],
+        auto_offset_reset="earliest",
+        auto_create_topics=False,
+        processing_guarantee=os.environ.get("QUIX_G", "at-least-once"),
+        commit_interval=float(os.environ.get("QUIX_CI", "5")),
+        broker_availability_timeout=0,
+        loglevel=logging.WARNING,
+        state_dir=told["folder"],
+        consumer_extra_config={
+            "isolation.level": "read_committed",
+            "max.partition.fetch.bytes": 4 << 20,
+            "fetch.max.bytes": 32 << 20,
+            "queued.max.messages.kbytes": 64 << 10,
+            "fetch.queue.backoff.ms": 20,
+        },
+        producer_extra_config={
+            "linger.ms": 50,
+            "batch.num.messages": 100_000,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 2_000_000,
+            "queue.buffering.max.kbytes": 256 << 10,
+        },
+    )
+    plain: dict[str, Any] = {"key_deserializer": "bytes", "value_deserializer": "bytes"}
+    written: dict[str, Any] = {"key_serializer": "bytes", "value_serializer": "bytes"}
+    events = app.dataframe(app.topic(told["raw"], **plain))
+    events.apply(share).to_topic(app.topic(told["shared"], **written))
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    app.run()
+
+
+if __name__ == "__main__":
+    main()
