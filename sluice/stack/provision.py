@@ -83,14 +83,10 @@ class Opened:
     schema_ids: Mapping[str, int] = field(default_factory=dict)
 
 
-def open_contract(contract: Contract, admin: Connection) -> Opened:
-    """Topics, rights and schemas of a contract.
-
-    Raises ContractError where the contract no longer fits what is there (partition count, incompatible
-    schema), WallError where `admin` may not do this, RetriableError where broker or registry do not answer.
-    """
+def contract_topics(contract: Contract) -> list[Topic]:
+    """The topics of a contract. Pure."""
     topics, keep = contract.topics, contract.keep
-    wanted = [
+    return [
         Topic(topics.raw, contract.partitions, keep.raw_ms),
         # Behind the headers of a dead letter stands the whole raw record, however long the broker let it be.
         Topic(topics.dlq, contract.partitions, keep.raw_ms, record_bytes=LETTER_BYTES),
@@ -98,7 +94,28 @@ def open_contract(contract: Contract, admin: Connection) -> Opened:
         Topic(topics.ledger, contract.partitions),
         Topic(topics.source),
     ]
-    created = open_topics(wanted, acls.for_contract(contract), admin)
+
+
+def task_topics(task: str) -> list[Topic]:
+    """The topics of a task. Pure; raises WallError for a name that no task may have."""
+    models = acls.ModelTopics.of(task)
+    return [
+        Topic(models.manifests),
+        Topic(models.chunks),  # the newest releases stay; the trainer clears older ones away
+        Topic(models.acks, 1, MODELS_KEPT_MS, ACKS_KEPT_BYTES, ACK_BYTES),
+        Topic(models.forecasts, kept_ms=MODELS_KEPT_MS),
+        Topic(models.record),
+    ]
+
+
+def open_contract(contract: Contract, admin: Connection) -> Opened:
+    """Topics, rights and schemas of a contract.
+
+    Raises ContractError where the contract no longer fits what is there (partition count, incompatible
+    schema), WallError where `admin` may not do this, RetriableError where broker or registry do not answer.
+    """
+    topics = contract.topics
+    created = open_topics(contract_topics(contract), acls.for_contract(contract), admin)
     ids = register(
         {
             f"{topics.raw}-value": contract.raw_schema,
@@ -122,15 +139,7 @@ def open_task(
     `schemas`: Avro by subject. Raises as `open_contract`.
     """
     shared = [found if isinstance(found, str) else found.topics.shared for found in contracts]
-    models = acls.ModelTopics.of(task)
-    wanted = [
-        Topic(models.manifests),
-        Topic(models.chunks),  # the newest releases stay; the trainer clears older ones away
-        Topic(models.acks, 1, MODELS_KEPT_MS, ACKS_KEPT_BYTES, ACK_BYTES),
-        Topic(models.forecasts, kept_ms=MODELS_KEPT_MS),
-        Topic(models.record),
-    ]
-    created = open_topics(wanted, acls.for_task(task, shared), admin)
+    created = open_topics(task_topics(task), acls.for_task(task, shared), admin)
     return Opened(created, register(schemas or {}, admin))
 
 

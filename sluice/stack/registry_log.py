@@ -111,8 +111,8 @@ class Log:
         return self.append((NOOP,))
 
     def append(self, records: tuple[Record, ...]) -> int:
-        """Append in order, on all replicas, each once or not at all: never resent, as nobody would know where it
-        landed first (idempotence would know, and costs half a second at the start). The last offset.
+        """Append in order, on all replicas; the last offset. Never sent again once it may have landed: idempotence
+        would know whether it did, and costs half a second at the start.
 
         Raises KafkaException when one failed or its outcome is unknown; those before it are in the log.
         """

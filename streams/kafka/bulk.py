@@ -9,6 +9,7 @@ the one release of the client that pyproject.toml allows; with any other, `handl
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import confluent_kafka
@@ -29,8 +30,11 @@ MESSAGE = np.dtype(  # rd_kafka_message_t of rdkafka.h, 64 bit
 )
 
 
+@functools.cache
 def _library() -> Any:
-    """The librdkafka that the client is linked with, whatever its file is called."""
+    """The librdkafka that the client is linked with, whatever its file is called. Raises OSError or AttributeError
+    where it shows no such calls.
+    """
     library = ctypes.CDLL(cimpl.__file__)
     library.rd_kafka_topic_new.restype = ctypes.c_void_p
     library.rd_kafka_topic_new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -49,6 +53,10 @@ def handle(producer: Any) -> int | None:
     """
     if str(confluent_kafka.__version__) != KNOWN or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
+    try:
+        _library()
+    except (OSError, AttributeError):  # a client with librdkafka built into it
+        return None
     return int(ctypes.c_uint64.from_address(id(producer) + object.__basicsize__).value) or None
 
 
@@ -60,6 +68,8 @@ def produce(
     Raises KafkaException for a record that librdkafka does not take: those before it, and maybe some behind it, are
     queued then, so that the transaction must not be committed. The GIL is free meanwhile.
     """
+    if keys is not None and len(keys) != len(values):
+        raise ValueError("as many keys as values")
     count = len(values) - first
     messages = np.zeros(count, MESSAGE)
     messages["payload"], messages["len"] = values.addresses(first)

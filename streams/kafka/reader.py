@@ -39,7 +39,7 @@ DEATHS, DEATHS_SECONDS = 5, 60.0
 
 
 class Reader(threading.Thread):
-    """Fetches into `held`, at most `batch_records` a partition, and hands over when the queue of one has
+    """Fetches into `held`, less than twice `batch_records` a partition, and hands over when the queue of one has
     room.
     """
 

@@ -119,9 +119,11 @@ class Packed(Sequence[bytes]):
 
     @classmethod
     def of(cls, array: Any) -> Packed:
-        """Of a pyarrow array of binary or string without nulls. Nothing is copied but the offsets."""
-        if array.null_count:
-            raise ValueError("there is no null among packed strings")
+        """Of a pyarrow array of binary or string (with 32-bit offsets) without nulls. Nothing is copied but the
+        offsets. Raises ValueError for another one.
+        """
+        if array.null_count or str(array.type) not in ("binary", "string"):
+            raise ValueError("packed strings are a binary or string array without nulls")
         _, offsets, data = array.buffers()
         starts = np.frombuffer(offsets, np.int32, len(array) + 1, offset=4 * array.offset)
         return cls(data if data is not None else b"", starts.astype(np.int64))
