@@ -63,9 +63,9 @@ def doctor(
         if not yes:
             typer.confirm("Repair this now?", abort=True)
         for report in able:
-            done += found.repair(report)
-            if not as_json:
-                for each in done[-len(report.problems) :]:
+            for each in found.repair(report):
+                done.append(each)
+                if not as_json:
                     console.print(f"repaired: {line(each)}", markup=False)
         reports = look()
     if as_json:

@@ -101,9 +101,9 @@ def named(where: Iterable[Where]) -> str:
     return ", ".join(f"{topic}[{partition}]" for topic, partition in where)
 
 
-def held_back(ends: Mapping[Where, Ends], unstable: Collection[Where]) -> list[Where]:
-    """Partitions on which a transaction is open; `unstable`: those whose group offsets one would change."""
-    return sorted({where for where, each in ends.items() if each.stable < each.high} | set(unstable))
+def held_back(ends: Mapping[Where, Ends]) -> list[Where]:
+    """Partitions on which a transaction is open."""
+    return sorted(where for where, each in ends.items() if each.stable < each.high)
 
 
 def hanging(
@@ -119,11 +119,12 @@ def hanging(
     `now_ms` is our clock and the beginning the broker's: a difference between them counts.
     """
     problems = []
-    held = set(held_back(ends, ()))
+    held = set(held_back(ends))
     for each in sorted(transactions, key=lambda found: found.identity):
         where = tuple(sorted(each.partitions & held))
-        pending = each.identity.startswith(f"{place.group}.") or bool(each.partitions & ends.keys())
-        if unstable and pending and any(topic == OFFSETS for topic, _ in each.partitions):
+        if any(
+            topic == OFFSETS for topic, _ in each.partitions
+        ):  # of some group: only its owner can tell which
             where = tuple(sorted({*where, *unstable}))
         age_ms = now_ms - each.began_ms
         if not where or age_ms <= older_ms:
@@ -155,20 +156,25 @@ def hanging(
     return problems
 
 
-def unexplained(place: Place, held: Iterable[Where], transactions: Iterable[Transaction]) -> list[Problem]:
-    """Partitions held back, seen twice at the same offset, by no transaction that the coordinator knows."""
+def unexplained(
+    held: Iterable[Where], unstable: Collection[Where], transactions: Iterable[Transaction]
+) -> list[Where]:
+    """Those that are held back by no transaction that the coordinator knows; `unstable` ones: by none on offsets."""
     known = {where for each in transactions for where in each.partitions}
-    return [
-        Problem(
-            "unknown-transaction",
-            (where,),
-            f"{named([where])} is held back by a transaction that its coordinator knows nothing of.",
-            "Readers with read_committed see nothing behind it.",
-            remedy="Kafka's own `kafka-transactions.sh find-hanging` names its producer, and `abort` ends it.",
-        )
-        for where in held
-        if where not in known
-    ]
+    offsets = any(topic == OFFSETS for topic, _ in known)
+    return [where for where in held if where not in known] + ([] if offsets else sorted(unstable))
+
+
+def forgotten(where: Where) -> Problem:
+    """Seen twice at the same offset, `unexplained`."""
+    return Problem(
+        "unknown-transaction",
+        (where,),
+        f"{named([where])}, or a group's offset of it, is held back by a transaction that its coordinator knows "
+        "nothing of.",
+        "Readers with read_committed see nothing behind it; a worker of the group does not start.",
+        remedy="Kafka's own `kafka-transactions.sh find-hanging` names its producer, and `abort` ends it.",
+    )
 
 
 def disagreement(

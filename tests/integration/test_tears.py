@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,11 +16,13 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Produc
 from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
-from schemas.errors import TornError
-from streams.kafka.clients import Connection
+from schemas.errors import RetriableError, TornError
+from sluice.ops.doctor import Doctor, Report
+from sluice.ops.doctor_rules import Problem
+from streams.kafka.state import Position
 from streams.kafka.transaction import Source, Tuning
 from tests.integration.conftest import RunningStack
-from tests.integration.kafka_help import end, make_topics, read, send, unique, values
+from tests.integration.kafka_help import end, group_offset, make_topics, read, send, unique, values
 from tests.integration.share_help import ROOT
 from tests.integration.test_transaction import Counting, expected, payload
 
@@ -30,142 +32,196 @@ KINDS = ("raw.v1", "shared.v1", "ledger.v1")
 SLACK_SECONDS = 2.0  # a busy machine's
 
 
-class Topics:
-    """Named as a contract's: so `doctor` finds them. Two partitions."""
+class Scene:
+    """Topics named as a contract's, so that `doctor` finds them, and a worker of its share group."""
 
-    def __init__(self, stack: RunningStack) -> None:
-        self.admin, self.home = stack.admin, stack.home
+    def __init__(self, stack: RunningStack, partitions: int) -> None:
+        self.stack, self.admin, self.partitions = stack, stack.admin, partitions
         self.contract = unique("tear")
-        self.raw, self.shared, self.dlq, self.ledger = (
-            f"{self.contract}.{kind}.v1" for kind in ("raw", "shared", "dlq", "ledger")
-        )
-        make_topics(stack.admin, self.raw, self.shared, self.dlq, partitions=2)
-        make_topics(stack.admin, self.ledger, partitions=2, compacted=True)
+        self.raw, self.shared, self.ledger = (f"{self.contract}.{kind}" for kind in KINDS)
+        self.group = f"share.{self.contract}"
+        self.sent = 0
+        make_topics(stack.admin, self.raw, self.shared, partitions=partitions)
+        make_topics(stack.admin, self.ledger, partitions=partitions, compacted=True)
 
-    def send(self, first: int, last: int) -> None:
-        for partition in (0, 1):
-            send(self.admin, self.raw, payload(first, last), partition)
+    def send(self, count: int) -> None:
+        """To each partition."""
+        for partition in range(self.partitions):
+            send(self.admin, self.raw, payload(self.sent, self.sent + count), partition)
+        self.sent += count
 
     def worker(self) -> Counting:
         return Counting(self.admin, self.contract, tuning=TUNING, kinds=KINDS, group="share")
 
-    def shared_values(self, partition: int) -> list[bytes]:
-        return values(read(self.admin, self.shared, partition))
+    def caught_up(self, worker: Counting, *partitions: int, seconds: float = 30) -> None:
+        """Until these partitions have dealt with all that was sent."""
+        wanted = [Source(self.raw, each) for each in partitions]
+        self.until(worker, lambda: all(worker.counts.get(each) == self.sent for each in wanted), seconds)
+
+    def until(self, worker: Counting, what: Callable[[], Any], seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, (worker.counts, worker.pipe.stopped)
+            worker.step(0.05)
+
+    def whole(self) -> None:
+        """Each record once, numbered in its order, for readers with read_committed."""
+        for partition in range(self.partitions):
+            assert values(read(self.admin, self.shared, partition)) == expected(0, self.sent)
+
+    def hang(self, topic: str, partition: int) -> str:
+        """A transaction on this partition that nobody ends; its id."""
+        identity = unique("hangs")
+        producer = Producer(self.admin.settings(transactional_id=identity, transaction_timeout_ms=600_000))
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.produce(topic, b"never", b"never", partition)
+        assert producer.flush(30) == 0
+        return identity
+
+    def move(self, partition: int, offset: int) -> None:
+        """Sets the group's offset past the worker's back, once its static member is gone."""
+        admin = AdminClient(self.admin.settings())
+        wanted = ConsumerGroupTopicPartitions(self.group, [TopicPartition(self.raw, partition, offset)])
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(KafkaException):
+                (answer,) = admin.alter_consumer_group_offsets([wanted]).values()
+                if all(each.error is None for each in answer.result(10).topic_partitions):
+                    return
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def doctor(self, older_seconds: float = 1.0) -> Doctor:
+        return Doctor(self.admin, older_seconds)
+
+    def look(self, doctor: Doctor) -> Report:
+        (report,) = doctor.look(time.time_ns() // 1_000_000, self.contract)
+        return report
+
+    def command(self, *options: str) -> tuple[int, Any]:
+        """As a user runs it: exit code, and what --json says."""
+        command = [sys.executable, "-m", "sluice.cli.main", "doctor", self.contract, "--json", *options]
+        environment = {**os.environ, "SLUICE_HOME": str(self.stack.home), "PYTHONPATH": str(ROOT)}
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert run.returncode in (0, 1), run.stderr
+        return run.returncode, json.loads(run.stdout)
 
 
-@pytest.fixture
-def topics(stack: RunningStack) -> Topics:
-    return Topics(stack)
-
-
-@contextmanager
-def hanging(connection: Connection, topic: str, partition: int) -> Iterator[tuple[str, float]]:
-    """A transaction on this partition that nobody ends; its id, and when it began to hold its readers back."""
-    identity = unique("hangs")
-    producer = Producer(connection.settings(transactional_id=identity, transaction_timeout_ms=600_000))
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    producer.produce(topic, b"never", b"never", partition)
-    assert producer.flush(30) == 0
-    yield identity, time.monotonic()
-
-
-def rewind(topics: Topics, offset: int) -> None:
-    """The group's offset of partition 0 is set past the worker's back, once its static member is gone."""
-    admin = AdminClient(topics.admin.settings())
-    wanted = ConsumerGroupTopicPartitions(f"share.{topics.contract}", [TopicPartition(topics.raw, 0, offset)])
-    deadline = time.monotonic() + 30
-    while True:
-        with suppress(KafkaException):
-            (answer,) = admin.alter_consumer_group_offsets([wanted]).values()
-            if all(each.error is None for each in answer.result(10).topic_partitions):
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def doctor(topics: Topics, *options: str) -> tuple[int, Any]:
-    """As a user runs it: exit code, and what --json says (None: an error)."""
-    command = [sys.executable, "-m", "sluice.cli.main", "doctor", topics.contract, "--json", *options]
-    environment = {**os.environ, "SLUICE_HOME": str(topics.home), "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode in (0, 1, 3), run.stderr
-    return run.returncode, json.loads(run.stdout) if run.stdout else None
-
-
-def until(worker: Counting, what: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, (worker.counts, worker.pipe.stopped)
-        worker.step(0.05)
-
-
-@pytest.mark.parametrize("kind", ["raw", "shared", "ledger"])
-def test_a_transaction_that_nobody_ends_stops_its_partition_alone(topics: Topics, kind: str) -> None:
-    topics.send(0, 1000)
-    worker, torn, well = topics.worker(), Source(topics.raw, 0), Source(topics.raw, 1)
+def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: RunningStack) -> None:
+    scene = Scene(stack, 4)
+    scene.send(1000)
+    worker = scene.worker()
     with capture_logs() as logs, worker.pipe:
-        worker.until(2000)
-        with hanging(topics.admin, getattr(topics, kind), 0) as (identity, began):
-            until(worker, lambda: worker.pipe.stopped)
-            assert time.monotonic() - began < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
-            assert set(worker.pipe.stopped) == {torn}
-            (said,) = [each for each in logs if each["log_level"] == "critical"]
-            assert f"{getattr(topics, kind)}[0]" in said["event"]
-            assert "sluice doctor" in said["remedy"]
-            topics.send(1000, 2000)
-            until(worker, lambda: worker.counts[well] == 2000)
-            assert worker.counts[torn] == 1000
-            code, found = doctor(topics, "--older", "1")
-            (problem,) = found["contracts"][0]["problems"]
-            assert (code, problem["kind"], problem["transactional_id"]) == (1, "hanging", identity)
-            assert problem["partitions"] == [{"topic": getattr(topics, kind), "partition": 0}]
-            assert doctor(topics, "--older", "600")[0] == 0, "young transactions are no problem"
-        if kind == "raw":  # refused while it lives; and what ends by itself goes on by itself
-            code, found = doctor(topics, "--older", "1", "--repair", "--yes")
-            assert (code, found) == (3, None)
-            assert worker.pipe.stopped
-            Producer(topics.admin.settings(transactional_id=identity)).init_transactions(30)
-            until(worker, lambda: not worker.pipe.stopped)
-            worker.until(4000)
-    if kind != "raw":
-        code, found = doctor(topics, "--older", "1", "--repair", "--yes")
-        assert (code, found["healthy"]) == (0, True)
-        assert found["repaired"] == [f"aborted the transaction of {identity}"]
-        worker = topics.worker()
-        with worker.pipe:
-            until(worker, lambda: sum(worker.counts.values()) == 4000)
-    for partition in (0, 1):
-        assert topics.shared_values(partition) == expected(0, 2000)
+        scene.caught_up(worker, 0, 1, 2, 3)
+        planted = [(scene.raw, 0), (scene.shared, 1), (scene.ledger, 2)]
+        began = time.monotonic()
+        identities = [scene.hang(*where) for where in planted]
+        scene.until(worker, lambda: len(worker.pipe.stopped) == 3)
+        took = time.monotonic() - began
+        assert took < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
+        assert took > TIMEOUT_SECONDS, "a transaction of ours may last so long"
+        assert set(worker.pipe.stopped) == {Source(scene.raw, each) for each in (0, 1, 2)}
+        said = [each for each in logs if each["log_level"] == "critical"]
+        for (topic, partition), each in zip(
+            planted, sorted(said, key=lambda x: x["partitions"]), strict=True
+        ):
+            assert f"{topic}[{partition}] holds a transaction" in each["event"]
+            assert each["partitions"] == [[scene.raw, partition]]
+            assert "sluice doctor" in each["remedy"]
+
+        scene.send(500)
+        scene.caught_up(worker, 3)
+        assert [worker.counts[Source(scene.raw, each)] for each in (0, 1, 2)] == [1000, 1000, 1000]
+
+        found = scene.look(scene.doctor()).problems
+        by_identity: dict[str | None, Problem] = {each.identity: each for each in found}
+        for where, identity in zip(planted, identities, strict=True):
+            assert by_identity[identity].kind == "hanging"
+            assert by_identity[identity].where == (where,)
+        assert len(found) == 3
+        assert scene.look(scene.doctor(600)).problems == (), "a young transaction is no problem"
+
+        impatient = Doctor(scene.admin, 1.0, idle_seconds=0.5)
+        with pytest.raises(RetriableError, match="live"):
+            impatient.repair(scene.look(impatient))
+        assert len(worker.pipe.stopped) == 3
+
+        Producer(scene.admin.settings(transactional_id=identities[0])).init_transactions(30)
+        scene.until(worker, lambda: len(worker.pipe.stopped) == 2)
+        scene.caught_up(worker, 0)  # what is ended after all goes on by itself
+
+    worker = scene.worker()  # its restore waits for ledger 2, and for no other
+    began = time.monotonic()
+    with worker.pipe:
+        scene.send(500)
+        scene.caught_up(worker, 0, 3, seconds=2 * TIMEOUT_SECONDS)
+        assert Source(scene.raw, 2) not in worker.counts
+    code, said = scene.command("--older", "1")
+    assert (code, said["healthy"], len(said["contracts"][0]["problems"])) == (1, False, 2)
+    code, said = scene.command("--older", "1", "--repair", "--yes")
+    assert (code, said["healthy"]) == (0, True)
+    assert sorted(said["repaired"]) == sorted(f"aborted the transaction of {each}" for each in identities[1:])
+    worker = scene.worker()
+    with worker.pipe:
+        scene.caught_up(worker, 0, 1, 2, 3)
+        assert not worker.pipe.stopped
+    scene.whole()
 
 
-def test_a_torn_partition_does_not_stop_the_other(topics: Topics) -> None:
-    topics.send(0, 1000)
-    worker = topics.worker()
+def test_offsets_that_left_their_changelog_stop_their_partitions_alone(stack: RunningStack) -> None:
+    scene = Scene(stack, 3)
+    scene.send(1000)
+    worker = scene.worker()
     with worker.pipe:
-        worker.until(2000)
-    rewind(topics, 1000 + 500)
-    topics.send(1000, 2000)
-    before = end(topics.admin, topics.shared, 0)
-    worker = topics.worker()
+        scene.caught_up(worker, 0, 1, 2)
+    scene.send(1000)
+    scene.move(0, 1500)
+    scene.move(1, 400)
+    before = [end(scene.admin, scene.shared, each) for each in (0, 1)]
+    worker = scene.worker()
     with worker.pipe:
-        until(worker, lambda: worker.counts.get(Source(topics.raw, 1)) == 2000)
-        (torn,) = worker.pipe.stopped.items()
-        assert torn[0] == Source(topics.raw, 0)
-        assert isinstance(torn[1], TornError)
-        assert "1500" in torn[1].message
-        assert "1000" in torn[1].message
-    assert end(topics.admin, topics.shared, 0) == before
-    code, found = doctor(topics)
-    assert code == 1
-    (problem,) = found["contracts"][0]["problems"]
-    assert problem["kind"] == "ahead"
-    assert problem["partitions"] == [{"topic": topics.raw, "partition": 0}]
-    assert problem["offset"] == 1000
-    assert problem["again"] == []  # nothing was shared since that record
-    code, found = doctor(topics, "--repair", "--yes")
-    assert (code, found["healthy"]) == (0, True)
-    worker = topics.worker()
+        scene.caught_up(worker, 2)
+        stopped = worker.pipe.stopped
+    assert {source.partition: type(error) for source, error in stopped.items()} == {
+        0: TornError,
+        1: TornError,
+    }
+    assert "1500, its changelog at 1000" in str(stopped[Source(scene.raw, 0)])
+    assert before == [end(scene.admin, scene.shared, each) for each in (0, 1)]
+
+    doctor = scene.doctor()
+    ahead, behind = (report := scene.look(doctor)).problems
+    assert (ahead.kind, ahead.where, ahead.offset, ahead.again) == ("ahead", ((scene.raw, 0),), 1000, ())
+    assert (behind.kind, behind.where, behind.offset) == ("behind", ((scene.raw, 1),), 1000)
+    assert len(doctor.repair(report)) == 2
+    assert scene.look(doctor).problems == ()
+    worker = scene.worker()
     with worker.pipe:
-        until(worker, lambda: worker.counts.get(Source(topics.raw, 0)) == 2000)
-    assert topics.shared_values(0) == expected(0, 2000)
+        scene.caught_up(worker, 0, 1, 2)
+    scene.whole()
+
+
+def test_what_readers_may_see_twice_is_listed(stack: RunningStack) -> None:
+    """A changelog that lost its last transactions: what it forgot is shared already, and will be again."""
+    scene = Scene(stack, 1)
+    scene.send(10)
+    worker = scene.worker()
+    with worker.pipe:
+        scene.caught_up(worker, 0)
+        cluster = worker.pipe._writer.cluster
+    key, value = Position(Source(scene.raw, 0), 4, cluster).encode()
+    producer = Producer(scene.admin.settings())
+    producer.produce(scene.ledger, value, key, 0)
+    assert producer.flush(30) == 0
+    doctor = scene.doctor()
+    (problem,) = (report := scene.look(doctor)).problems
+    assert (problem.kind, problem.offset) == ("ahead", 4)
+    (span,) = problem.again
+    assert (span.topic, span.partition) == (scene.shared, 0)
+    assert span.first <= 4
+    assert span.last >= 10
+    doctor.repair(report)
+    assert group_offset(scene.admin, scene.group, scene.raw) == 4
