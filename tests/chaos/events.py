@@ -84,10 +84,15 @@ class Script:
     start_ms: int
     partitions: int
 
+    @property
+    def limit(self) -> int:
+        """So many events fit into the days there are."""
+        return ROUNDS * self.units
+
     def event(self, number: int) -> Event:
         around, unit = divmod(number, self.units)
-        if around >= ROUNDS:
-            raise ValueError("more events than the script has days for")
+        if not 0 <= number < self.limit:
+            raise ValueError("the script has no such event")
         chance = _mixed(self.seed * 0x9E3779B97F4A7C15 + number)
         back = (chance >> 16 & 0xFF) % 5 if chance % 100 < 5 else 0
         slot = self.start_ms // MINUTE_MS + max(0, around - back) * STEP

@@ -28,7 +28,7 @@ class Load:
 
     def look(self) -> None:
         """Writes what is due by now."""
-        due = int(self.lasted * self.rate)
+        due = min(int(self.lasted * self.rate), self.script.limit)
         if due > self.count:
             lines = [self.script.event(number).line() for number in range(self.count, due)]
             self._file.write(b"".join(lines))

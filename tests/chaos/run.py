@@ -20,7 +20,7 @@ from tests.chaos.audit import Audit
 from tests.chaos.faults import HOLD_SECONDS, KINDS, Fault, Faults, plan
 from tests.chaos.load import Load
 from tests.chaos.oracle import Oracle
-from tests.chaos.scene import Ground, Scene
+from tests.chaos.scene import DRAIN_SECONDS, Ground, Scene
 from tests.integration.kafka_help import unique
 
 PARTITIONS = 4
@@ -43,7 +43,7 @@ class Options:
 def run(
     options: Options, ground: Ground, folder: Path, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Raises TimeoutError where nothing flows at the start."""
+    """Ends early after a fault that was not recovered from. Raises TimeoutError where nothing flows at the start."""
     now_ms = time.time_ns() // 1_000_000
     count = int(options.rate * (1.3 * options.seconds + 90))  # faults may end late, the drain takes seconds
     start_ms = (now_ms // events.DAY_MS - 1) * events.DAY_MS
@@ -65,10 +65,12 @@ def run(
         planned = iter(options.script) if options.script else plan(options.seed, options.faults)
         for fault in takewhile(lambda _: time.monotonic() - began < options.seconds, planned):
             faults.do(fault)
+            if faults.stuck:
+                break
         if any(name.startswith("endtxn") for name in faults.seconds):
             scene.endure(HOLD_SECONDS + 6)
         lasted, rate = time.monotonic() - began, load.count / load.lasted
-        drained = scene.drain()
+        drained = scene.drain(20 if faults.stuck else DRAIN_SECONDS)
         poison_left = scene.poison.close()
     finally:
         scene.close()
@@ -91,6 +93,7 @@ def run(
         "unexpected": verdict.unexpected,
         "ledger_errors": ledger_errors,
         "torn": len(audit.torn),
+        "torn_partitions": sorted(audit.torn),
         "recovery_p95_s": p95(faults.seconds, "kill:restart"),
         "takeover_p95_s": p95(faults.seconds, "kill:takeover", "zombie"),
         "broker_recovery_p95_s": p95(faults.seconds, "broker"),

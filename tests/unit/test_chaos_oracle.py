@@ -142,6 +142,8 @@ def test_the_script_has_every_outcome_and_repeats() -> None:
     assert list(SCRIPT.events(500)) == list(SCRIPT.events(500))
     assert list(SCRIPT.events(500)) != list(Script(4, 300, SCRIPT.start_ms, PARTITIONS).events(500))
     assert units_for(10_000_000) * ROUNDS >= 10_000_000
+    with pytest.raises(ValueError):
+        SCRIPT.event(SCRIPT.limit)
 
 
 def by_product(events: Iterable[Event]) -> tuple[Counter[str], int]:
