@@ -31,7 +31,10 @@ def share(
         bool, typer.Option("--json", help="Log as JSON lines, the counts at the end too.")
     ] = False,
 ) -> None:
-    """Run the share agent: raw in, privatized out. SIGTERM or Ctrl-C commits what is in hand and stops."""
+    """Run the share agent: raw in, privatized out. SIGTERM or Ctrl-C commits what is in hand and stops.
+
+    Ends with 2 where a partition was torn, and says which; `sluice doctor` explains.
+    """
     import time
     from dataclasses import replace
 
@@ -60,6 +63,8 @@ def share(
         run(agent.app, lambda: _watch(agent, found.contract))
     if as_json:
         typer.echo(json.dumps({"contract": found.contract, **agent.counts.plain()}))
+    for error in agent.kafka.stopped.values():  # the others went on to the end, but all is not well
+        raise error
 
 
 async def _watch(agent: ShareAgent, name: str) -> None:
@@ -86,6 +91,11 @@ async def _watch(agent: ShareAgent, name: str) -> None:
                     denied=sum(counts.denied.values()),
                     rejected=sum(counts.rejected.values()),
                     per_second=max(0, round((here - events) / (now - at))),
+                    **(
+                        {"stopped": [str(each) for each in stopped]}
+                        if (stopped := agent.kafka.stopped)
+                        else {}
+                    ),
                 )
                 seen = counts
             events, at = here, now

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +21,13 @@ from structlog.testing import capture_logs
 from schemas.errors import RetriableError, TornError
 from sluice.ops.doctor import Doctor, Report
 from sluice.ops.doctor_rules import Problem
+from streams.kafka.clients import Connection
 from streams.kafka.state import Position
 from streams.kafka.transaction import Source, Tuning
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import end, group_offset, make_topics, read, send, unique, values
-from tests.integration.share_help import ROOT
+from tests.integration.share_help import DAY_MS, ROOT, START_MS, opening, working
+from tests.integration.test_kill_share import CONTRACT, card
 from tests.integration.test_transaction import Counting, expected, payload
 
 TIMEOUT_SECONDS = 4.0
@@ -36,7 +40,7 @@ class Scene:
     """Topics named as a contract's, so that `doctor` finds them, and a worker of its share group."""
 
     def __init__(self, stack: RunningStack, partitions: int) -> None:
-        self.stack, self.admin, self.partitions = stack, stack.admin, partitions
+        self.admin, self.partitions = stack.admin, partitions
         self.contract = unique("tear")
         self.raw, self.shared, self.ledger = (f"{self.contract}.{kind}" for kind in KINDS)
         self.group = f"share.{self.contract}"
@@ -80,17 +84,7 @@ class Scene:
         return identity
 
     def move(self, partition: int, offset: int) -> None:
-        """Sets the group's offset past the worker's back, once its static member is gone."""
-        admin = AdminClient(self.admin.settings())
-        wanted = ConsumerGroupTopicPartitions(self.group, [TopicPartition(self.raw, partition, offset)])
-        deadline = time.monotonic() + 30
-        while True:
-            with suppress(KafkaException):
-                (answer,) = admin.alter_consumer_group_offsets([wanted]).values()
-                if all(each.error is None for each in answer.result(10).topic_partitions):
-                    return
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        move(self.admin, self.group, self.raw, partition, offset)
 
     def doctor(self, older_seconds: float = 1.0) -> Doctor:
         return Doctor(self.admin, older_seconds)
@@ -99,15 +93,28 @@ class Scene:
         (report,) = doctor.look(time.time_ns() // 1_000_000, self.contract)
         return report
 
-    def command(self, *options: str) -> tuple[int, Any]:
-        """As a user runs it: exit code, and what --json says."""
-        command = [sys.executable, "-m", "sluice.cli.main", "doctor", self.contract, "--json", *options]
-        environment = {**os.environ, "SLUICE_HOME": str(self.stack.home), "PYTHONPATH": str(ROOT)}
-        run = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert run.returncode in (0, 1), run.stderr
-        return run.returncode, json.loads(run.stdout)
+
+def move(connection: Connection, group: str, topic: str, partition: int, offset: int) -> None:
+    """Sets a group's offset past its workers' backs, once their static members are gone."""
+    admin = AdminClient(connection.settings())
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition, offset)])
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(KafkaException):
+            (answer,) = admin.alter_consumer_group_offsets([wanted]).values()
+            if all(each.error is None for each in answer.result(10).topic_partitions):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def command(stack: RunningStack, *options: str) -> tuple[int, Any]:
+    """`sluice doctor` as a user runs it: exit code, and what --json says."""
+    words = [sys.executable, "-m", "sluice.cli.main", "doctor", "--json", *options]
+    environment = {**os.environ, "SLUICE_HOME": str(stack.home), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode in (0, 1), run.stderr
+    return run.returncode, json.loads(run.stdout)
 
 
 def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: RunningStack) -> None:
@@ -159,9 +166,9 @@ def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: Runnin
         scene.send(500)
         scene.caught_up(worker, 0, 3, seconds=2 * TIMEOUT_SECONDS)
         assert Source(scene.raw, 2) not in worker.counts
-    code, said = scene.command("--older", "1")
+    code, said = command(stack, scene.contract, "--older", "1")
     assert (code, said["healthy"], len(said["contracts"][0]["problems"])) == (1, False, 2)
-    code, said = scene.command("--older", "1", "--repair", "--yes")
+    code, said = command(stack, scene.contract, "--older", "1", "--repair", "--yes")
     assert (code, said["healthy"]) == (0, True)
     assert sorted(said["repaired"]) == sorted(f"aborted the transaction of {each}" for each in identities[1:])
     worker = scene.worker()
@@ -225,3 +232,38 @@ def test_what_readers_may_see_twice_is_listed(stack: RunningStack) -> None:
     assert span.last >= 10
     doctor.repair(report)
     assert group_offset(scene.admin, scene.group, scene.raw) == 4
+
+
+def test_a_share_worker_ends_with_2_when_a_partition_is_torn(stack: RunningStack, tmp_path: Path) -> None:
+    """The shipped worker on a contract, as its owner lives it: tear, message, exit code, doctor, and all is shared."""
+    opened = opening(stack, tmp_path, CONTRACT.format(name=unique("tear.share")))
+    raw = opened.contract.topics.raw
+
+    def more(first: int, last: int) -> None:
+        for partition in (0, 1):
+            cards = [card(unit, partition) for unit in range(first, last)]
+            event = {"at": START_MS, "amount": 1, "kind": "a"}
+            records = [(each.encode(), opened.encode({"card": each, **event})) for each in cards]
+            clock = [(b"clock", opened.clock(START_MS + DAY_MS // 2))]
+            opened.send([*clock, *records], partition)
+
+    more(0, 99)  # 100 records and the marker of their transaction
+    with working(opened) as worker:
+        worker.wait([100, 100])
+        assert worker.stop()["events"] == 198
+    more(99, 198)
+    move(stack.admin, opened.group, raw, 0, 150)
+    with working(opened) as worker:
+        worker.wait([0, 201])
+        worker.process.send_signal(signal.SIGTERM)
+        out, _ = worker.process.communicate(timeout=40)
+        assert worker.process.returncode == 2
+        assert json.loads(out)["events"] == 198 + 99
+        assert f"{raw}[0] is torn" in worker.log.read_text()
+    code, said = command(stack, str(opened.file), "--repair", "--yes")
+    assert (code, said["healthy"], len(said["repaired"])) == (0, True, 1)
+    with working(opened) as worker:
+        worker.wait([201, 201])
+        counts = worker.stop()
+    assert (counts["events"], counts["shared"]) == (396, 396)
+    assert [len(opened.out(opened.contract.topics.shared, each)) for each in (0, 1)] == [198, 198]
