@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,3 +314,14 @@ def test_long_names_fit_and_stay_apart() -> None:
     names = [name_of(contract("a" * 40 + end)) for end in (".b", ".c")]
     assert len(set(names)) == 2
     assert all(len(name) + len("-0123456789") <= 63 for name in names)
+
+
+def test_the_sizing_in_the_docs_is_what_its_arithmetic_prints() -> None:
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    code, printed = (re.search(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "text"))
+    assert code is not None
+    assert printed is not None
+    ran = subprocess.run(
+        [sys.executable, "-c", code[1]], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stdout == printed[1]
