@@ -17,7 +17,7 @@ WEIGHTS = {"kill": 8, "broker": 2, "rebalance": 3, "network": 5, "zombie": 2, "p
 VARIANTS: dict[str, tuple[str, ...]] = {
     "kill": ("restart", "restart", "takeover"),
     "network": ("cut", "reset", "delay", "half-open"),
-    "endtxn": (LOST, LOST, HELD, UNANSWERED),
+    "endtxn": (*[LOST] * 5, HELD, UNANSWERED),
 }
 BETWEEN_BROKERS = 101.0  # a keeper gives up after the fourth end in five minutes
 HOLD_SECONDS = 30.0

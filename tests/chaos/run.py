@@ -24,7 +24,7 @@ from tests.chaos.scene import DRAIN_SECONDS, Ground, Scene
 from tests.integration.kafka_help import unique
 
 PARTITIONS = 4
-TORN = re.compile(rb"(\S+\[\d+\]) (?:is torn|holds a transaction without an end)")
+TORN = re.compile(rb"([^\s\"]+\[\d+\]) (?:is torn|holds a transaction without an end)")
 
 
 @dataclass(frozen=True, slots=True)
