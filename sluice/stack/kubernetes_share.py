@@ -54,7 +54,9 @@ def common(place: Place) -> list[Document]:
             {"parameter": "ca", "name": f"{CLUSTER}-cluster-ca-cert", "key": "ca.crt"},
         ],
     }
-    to_kafka = {"podSelector": {"matchLabels": {"strimzi.io/cluster": CLUSTER, "strimzi.io/kind": "Kafka"}}}
+    to_kafka = {
+        "podSelector": {"matchLabels": {"strimzi.io/cluster": CLUSTER, "strimzi.io/name": f"{CLUSTER}-kafka"}}
+    }
     to_registry = {"podSelector": {"matchLabels": {**PART, "app.kubernetes.io/component": "registry"}}}
     to_names = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
