@@ -3,10 +3,10 @@
     python -m bench.bench_peers [--only ours,kafka_streams] [--events 1000000] [--size 39|400] [--partitions N]
 
 Each engine decodes the same events, puts discrete noise on one field, maps two, encodes and sends; ours does it in
-full (ledger, keyed exact noise, mapping, dead-letter path, exactly-once). What is measured stands in bench/peers/arena.py
-and latency.py, how each peer was tuned in its own program. The peers that go record by record in Python get 200,000
-events at most and plain Faust 100,000. An engine that cannot be had, or that does not bring out what went in, gives null
-and its reason under `problems`; the others go on.
+full (ledger, keyed exact noise, mapping, dead-letter path, exactly-once). What is measured stands in
+bench/peers/arena.py and latency.py, how each peer was tuned in its own program. The peers that go record by record in
+Python get 200,000 events at most and plain Faust 100,000. An engine that cannot be had, or that does not bring out what
+went in, gives null and its reason under `problems`; the others go on.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from bench.peers import jdk
 from bench.peers.arena import SIZES, Arena, FailedError, UnavailableError, throughput
 from bench.peers.engines import ENGINES, environment
 from bench.peers.latency import latency
+from schemas.errors import SluiceError
 from sluice.stack.home import Home
 from sluice.stack.supervisor import Stack
 
@@ -64,8 +66,10 @@ def run(
         tell(f"{name} ...")
         try:
             figures = what()
-        except (FailedError, UnavailableError) as problem:
+        except (FailedError, UnavailableError, SluiceError) as problem:
             figures = {"problem": str(problem)}
+        except KafkaException as problem:
+            figures = {"problem": f"the bench's own client: {problem.args[0].str()}"}
         tell(f"{name}: {', '.join(f'{key} {value}' for key, value in figures.items())}")
         return figures
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from bench.bench_share import CONTRACT, DAY_MS, START_MS, UNITS, batches, cpu_seconds, events
 from schemas.codec import CLOCK, Encoder
@@ -35,6 +35,7 @@ SIZES: dict[int, list[int]] = {
     400: [87, 87, 87, 88],
 }  # bytes of an event; letters of the fields that fill it
 LOOK_SECONDS = 0.02
+LATER = {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.NOT_COORDINATOR}
 START_SECONDS, LEAST_PER_S = 120.0, 1_500
 
 
@@ -260,7 +261,7 @@ class Run:
     def wait(self, done: Callable[[], bool], seconds: float) -> None:
         """Raises FailedError where the process ends, or the time does."""
         deadline = time.monotonic() + seconds
-        while not done():
+        while not _answer(done):
             if self.process.poll() is not None:
                 raise FailedError(f"{self._title} ended with {self.process.returncode}: {self._last_words()}")
             if time.monotonic() > deadline:
@@ -278,6 +279,16 @@ class Run:
 
     def _last_words(self) -> str:
         return " | ".join(self._log.read_text(errors="replace").strip().splitlines()[-6:])[-1500:]
+
+
+def _answer(done: Callable[[], bool]) -> bool:
+    """A broker that has too much to do says so, and is asked again."""
+    try:
+        return done()
+    except KafkaException as problem:
+        if not problem.args[0].retriable() and problem.args[0].code() not in LATER:
+            raise
+        return False
 
 
 @contextmanager

@@ -1,6 +1,12 @@
 """The hop in Bytewax: a dataflow of one worker, with the connectors that it ships.
 
-python -m bench.peers.bytewax.app TASK        (with the Python of its own environment)
+    python -m bench.peers.bytewax.app TASK        (with the Python of its own environment)
+
+The connectors make an object of each record and flush after each batch; the step between them takes whole batches
+(`flat_map_batch`: one call of Python a batch). Tried: batches of 1,000 and 50,000 instead of 10,000 (no clear difference);
+an object with slots in place of the frozen `KafkaSinkMessage`, which the sink takes as well (used here); no statistics.
+No recovery store, which would cost, so it promises nothing after a crash. Connectors written by hand would be the
+confluent-kafka loop that stands beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +15,7 @@ import gc
 from typing import Any
 
 import bytewax.operators as op  # type: ignore[import-not-found]
-from bytewax.connectors.kafka import KafkaSink, KafkaSinkMessage, KafkaSource  # type: ignore[import-not-found]
+from bytewax.connectors.kafka import KafkaSink, KafkaSource  # type: ignore[import-not-found]
 from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.testing import run_main  # type: ignore[import-not-found]
 
@@ -18,14 +24,26 @@ from bench.peers.hop import function, task
 BATCH = 10_000
 
 
+class Output:
+    """What the sink asks of a `KafkaSinkMessage`, made in a quarter of the time."""
+
+    __slots__ = ("key", "value")
+    topic = None
+    headers: tuple[()] = ()
+    timestamp = 0
+
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self.key, self.value = key, value
+
+
 def main() -> None:
     told = task()
     share = function(told)
     client = {name: value for name, value in told["client"].items() if name != "bootstrap.servers"}
     brokers = [told["client"]["bootstrap.servers"]]
 
-    def batch(messages: list[Any]) -> list[Any]:
-        return [KafkaSinkMessage(message.key, share(message.value)) for message in messages]
+    def batch(messages: list[Any]) -> list[Output]:
+        return [Output(message.key, share(message.value)) for message in messages]
 
     fetching = {
         "isolation.level": "read_committed",

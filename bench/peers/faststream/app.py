@@ -1,6 +1,12 @@
 """The hop in FastStream on its confluent broker: a batch subscriber, a publisher.
 
-python -m bench.peers.faststream.app TASK        (with the Python of its own environment)
+    python -m bench.peers.faststream.app TASK        (with the Python of its own environment)
+
+Tried, in CPU s per million events on a busy machine: `publish` without waiting for the receipt, as here, 18 with a
+correlation id that is given (28 where each message draws a UUID); `publish_batch`, a task a message, 34; batches of
+1,000 instead of 10,000, 19. The body is neither parsed nor cast, no logger, no middleware. It reads `read_committed`
+(its own default would show it the input before the clock starts) and acknowledges first, by the client's automatic
+commit: the fastest that it offers, and at most once.
 """
 
 from __future__ import annotations
@@ -57,7 +63,8 @@ def main() -> None:
     )
     async def events(messages: tuple[Any, ...]) -> None:
         for message in messages:
-            await publish(share(message.value()), target, key=message.key(), no_confirm=True)
+            key, value = message.key(), share(message.value())
+            await publish(value, target, key=key, no_confirm=True, correlation_id="hop")
 
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)

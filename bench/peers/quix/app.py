@@ -1,13 +1,17 @@
 """The hop in Quix Streams: one record at a time through a StreamingDataFrame.
 
-python -m bench.peers.quix.app TASK        (with the Python of its own environment)
+    python -m bench.peers.quix.app TASK        (with the Python of its own environment)
+
+Tried, at 100,000 events on a busy machine: at least once, as here, 40,000 to 52,000 events/s; exactly once 26,000, and
+32,000 with a commit every half second (CPU is the same, the last commit is waited for). Bytes in and bytes out (no
+serializer of its own), no check of the brokers after each record, fetch sizes, linger and queues as ours, the garbage
+collector kept from looking at what stays.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import os
 from typing import Any
 
 from quixstreams import Application  # type: ignore[import-not-found]
@@ -31,8 +35,8 @@ def main() -> None:
         consumer_group=told["group"],
         auto_offset_reset="earliest",
         auto_create_topics=False,
-        processing_guarantee=os.environ.get("QUIX_G", "at-least-once"),
-        commit_interval=float(os.environ.get("QUIX_CI", "5")),
+        processing_guarantee="at-least-once",
+        commit_interval=5.0,
         broker_availability_timeout=0,
         loglevel=logging.WARNING,
         state_dir=told["folder"],

@@ -1,0 +1,126 @@
+"""The parts of bench-peers that are functions of values: what it says must follow from what was measured."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from typing import Any
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bench import bench_peers
+from bench.bench_share import START_MS, events
+from bench.peers import arena, engines, hop, jdk
+from schemas.codec import Encoder
+
+
+@pytest.mark.parametrize("size", [39, 400])
+def test_events_are_as_long_as_asked_for(size: int) -> None:
+    contract, _ = arena.contract_of("a_b", size, 8)
+    batch = arena.filled(events(np.arange(100), np.zeros(100, np.int64), 1), size)
+    assert {len(value) for value in Encoder(7, contract.raw_schema).encode(batch)} == {size}
+    assert contract.partitions == 8
+    assert contract.contract == "bench.a-b"
+
+
+def shared(values: list[bytes], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None) for value in values]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("size", [39, 400])
+@pytest.mark.parametrize("codec", ["own", "fastavro"])
+def test_a_python_peer_does_the_whole_hop(size: int, codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a length, a time or an amount is not the usual one."""
+    monkeypatch.setattr(hop, "draws", lambda count=hop.DRAWS: [2] * count)
+    contract, _ = arena.contract_of("peer", size, 1)
+    count = 8
+    batch = arena.filled(events(np.arange(count), np.arange(count) % 2, 1), size)
+    amounts = [0, 1, 63, 64, 998, 1000, 5_000_000, None]
+    cards = ["", "x" * 63, "x" * 64, "x" * 9000, "a", "b", "c", "d"]
+    sites = ["s", "s" * 63, "s" * 64, "s" * 9000, "é", "t", "", "u"]
+    times = [
+        START_MS + 61_234,
+        START_MS + 61_234,
+        START_MS,
+        0,
+        -1,
+        1 << 41,
+        START_MS + 61_234,
+        START_MS + 59_999,
+    ]
+    for name, column in {
+        "card": pa.array(cards),
+        "site": pa.array(sites),
+        "amount": pa.array(amounts, pa.int64()),
+        "at": pa.array(times).cast(pa.timestamp("ms", "UTC")),
+    }.items():
+        batch = batch.set_column(batch.schema.names.index(name), name, column)
+    told = {
+        "codec": codec,
+        "raw_id": 7,
+        "shared_id": 9,
+        "raw_schema": contract.raw_schema,
+        "shared_schema": contract.shared_schema,
+    }
+    share = hop.function(told)
+    values = Encoder(7, contract.raw_schema).encode(batch)
+    for _ in range(2):  # the second time what was seen is remembered
+        out = [share(value) for value in values]
+        assert {value[:5] for value in out} == {struct.pack(">bI", 0, 9)}
+        plain = json.loads(json.dumps(contract.shared_schema))
+        plain["fields"][1]["type"] = "long"
+        assert shared(out, plain) == [
+            {
+                "site": site,
+                "dateObserved": time - time % 60_000,
+                "intensity": min((amount or 0) + 2, 1000) * 0.1,
+            }
+            for site, time, amount in zip(sites, times, amounts, strict=True)
+        ]
+    with pytest.raises(ValueError, match="contract"):
+        share(struct.pack(">bI", 0, 8) + values[0][5:])
+
+
+def test_noise_of_the_peers_is_discrete_laplace() -> None:
+    """P(k) of scale 1 is tanh(1/2) e^-|k|: .462 at 0, .17 at 1."""
+    found = np.array(hop.draws(200_000))
+    assert abs(float((found == 0).mean()) - 0.4621) < 0.01
+    assert abs(float((found == 1).mean()) - 0.17) < 0.01
+    assert abs(float(found.mean())) < 0.02
+
+
+def test_what_was_not_measured_is_null_and_says_why() -> None:
+    found = bench_peers.result(
+        {
+            "ours": {
+                "events": 10,
+                "events_per_s": 300,
+                "cpu_s_per_million": 3.0,
+                "broker_cpu_s_per_million": 1.0,
+            },
+            "kafka_streams": {"problem": "no JDK here"},
+            "quix": {"events": 10, "events_per_s": 40, "cpu_s_per_million": 9.0},
+        }
+    )
+    assert found["ratio_quix"] == 7.5
+    assert found["ratio_kafka_streams"] is None
+    assert found["ratio_faust"] is None
+    assert found["p99_ms"] is None
+    assert found["problems"] == {"kafka_streams": "no JDK here"}
+
+
+def test_a_peer_that_loses_an_event_has_failed() -> None:
+    (engine, *_) = engines.ENGINES
+    arena._check(engine, 10, 10)
+    with pytest.raises(arena.FailedError, match="9 records of 10"):
+        arena._check(engine, 9, 10)
+
+
+def test_jars_of_kafka_streams_are_pinned() -> None:
+    found = jdk.locked()
+    assert {jar.coordinate.split(":")[1] for jar in found} == {"kafka-streams", "kafka-clients", "rocksdbjni"}
+    assert all(len(jar.sha256) == 64 and jar.size > 0 for jar in found)
