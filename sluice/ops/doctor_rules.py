@@ -129,8 +129,10 @@ def hanging(
         age_ms = now_ms - each.began_ms
         if not where or age_ms <= older_ms:
             continue
-        what = f"A transaction of {each.identity!r} (producer {each.producer_id}) is {each.state} for {seconds(age_ms)}"
-        what += f" and holds back {named(where)}."
+        what = (
+            f"A transaction of {each.identity!r} (producer {each.producer_id}), begun {seconds(age_ms)} ago, "
+        )
+        what += f"is {each.state} and holds back {named(where)}."
         readers = "; ".join(
             f"{topic}[{partition}] up to {ends[topic, partition].stable:,} of {ends[topic, partition].high:,}"
             for topic, partition in where

@@ -27,6 +27,7 @@ from streams.kafka.session import Session, Tuning
 log = structlog.get_logger("sluice.stable")
 PATIENCE = 1.75  # of the transaction's timeout; with two looks of 1/8 each: seen within twice
 LOOKS = 8  # a timeout
+ANSWER_SECONDS = 2.0
 LEAST_GAP_SECONDS = 2.0  # between two looks, beyond which nobody can say what stood
 
 
@@ -104,7 +105,7 @@ class Lookout(threading.Thread):
                     continue
                 try:
                     ends = self._ends(watched)
-                except KafkaException:
+                except (KafkaException, TimeoutError):
                     self._client = None  # after a broker's restart an old one may fail for good
                     continue
                 self._judge(watched, self._stills.look(time.monotonic(), ends))
@@ -130,11 +131,11 @@ class Lookout(threading.Thread):
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
             latest: Any = OffsetSpec
             asked = {TopicPartition(*partition): latest.latest() for partition in partitions}
-            answers = self._client.list_offsets(asked, isolation_level=level, request_timeout=2.0)
+            answers = self._client.list_offsets(asked, isolation_level=level, request_timeout=ANSWER_SECONDS)
             ends = {}
             for each, answer in answers.items():
                 try:
-                    ends[Source(each.topic, each.partition)] = int(answer.result().offset)
+                    ends[Source(each.topic, each.partition)] = int(answer.result(2 * ANSWER_SECONDS).offset)
                 except KafkaException as problem:
                     if problem.args[0].retriable() or problem.args[0].code() < 0:
                         raise

@@ -22,6 +22,7 @@ from schemas.errors import RetriableError, TornError
 from sluice.ops.doctor import Doctor, Report
 from sluice.ops.doctor_rules import Problem
 from streams.kafka.clients import Connection
+from streams.kafka.stable import LEAST_GAP_SECONDS, PATIENCE
 from streams.kafka.state import Position
 from streams.kafka.transaction import Source, Tuning
 from tests.integration.conftest import RunningStack
@@ -33,7 +34,9 @@ from tests.integration.test_transaction import Counting, expected, payload
 TIMEOUT_SECONDS = 4.0
 TUNING = Tuning(batch_records=500, transaction_timeout_ms=int(TIMEOUT_SECONDS * 1000))
 KINDS = ("raw.v1", "shared.v1", "ledger.v1")
-SLACK_SECONDS = 2.0  # a busy machine's
+SLACK_SECONDS = (
+    12.0  # at a load of 35 on 2 cores the producers that plant took 4; what the worker counts has none
+)
 
 
 class Scene:
@@ -57,12 +60,12 @@ class Scene:
     def worker(self) -> Counting:
         return Counting(self.admin, self.contract, tuning=TUNING, kinds=KINDS, group="share")
 
-    def caught_up(self, worker: Counting, *partitions: int, seconds: float = 30) -> None:
+    def caught_up(self, worker: Counting, *partitions: int) -> None:
         """Until these partitions have dealt with all that was sent."""
         wanted = [Source(self.raw, each) for each in partitions]
-        self.until(worker, lambda: all(worker.counts.get(each) == self.sent for each in wanted), seconds)
+        self.until(worker, lambda: all(worker.counts.get(each) == self.sent for each in wanted))
 
-    def until(self, worker: Counting, what: Callable[[], Any], seconds: float = 30) -> None:
+    def until(self, worker: Counting, what: Callable[[], Any], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline, (worker.counts, worker.pipe.stopped)
@@ -124,12 +127,12 @@ def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: Runnin
     with capture_logs() as logs, worker.pipe:
         scene.caught_up(worker, 0, 1, 2, 3)
         planted = [(scene.raw, 0), (scene.shared, 1), (scene.ledger, 2)]
-        began = time.monotonic()
+        first = time.monotonic()
         identities = [scene.hang(*where) for where in planted]
+        last = time.monotonic()
         scene.until(worker, lambda: len(worker.pipe.stopped) == 3)
-        took = time.monotonic() - began
-        assert took < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
-        assert took > TIMEOUT_SECONDS, "a transaction of ours may last so long"
+        assert time.monotonic() - last < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
+        assert time.monotonic() - first > TIMEOUT_SECONDS, "a transaction of ours may last so long"
         assert set(worker.pipe.stopped) == {Source(scene.raw, each) for each in (0, 1, 2)}
         said = [each for each in logs if each["log_level"] == "critical"]
         for (topic, partition), each in zip(
@@ -137,6 +140,8 @@ def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: Runnin
         ):
             assert f"{topic}[{partition}] holds a transaction" in each["event"]
             assert each["partitions"] == [[scene.raw, partition]]
+            stood = float(each["event"].rsplit("for ", 1)[1].removesuffix(" s."))
+            assert PATIENCE * TIMEOUT_SECONDS <= stood <= PATIENCE * TIMEOUT_SECONDS + LEAST_GAP_SECONDS + 0.1
             assert "sluice doctor" in each["remedy"]
 
         scene.send(500)
@@ -161,10 +166,11 @@ def test_transactions_that_nobody_ends_stop_their_partitions_alone(stack: Runnin
         scene.caught_up(worker, 0)  # what is ended after all goes on by itself
 
     worker = scene.worker()  # its restore waits for ledger 2, and for no other
-    began = time.monotonic()
     with worker.pipe:
+        scene.until(worker, lambda: Source(scene.raw, 3) in worker.counts)
+        assert Source(scene.raw, 2) not in worker.pipe.stopped, "3 was restored behind it"
         scene.send(500)
-        scene.caught_up(worker, 0, 3, seconds=2 * TIMEOUT_SECONDS)
+        scene.caught_up(worker, 0, 3)
         assert Source(scene.raw, 2) not in worker.counts
     code, said = command(stack, scene.contract, "--older", "1")
     assert (code, said["healthy"], len(said["contracts"][0]["problems"])) == (1, False, 2)
