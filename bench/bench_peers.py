@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,7 +145,7 @@ def table(found: Figures) -> Table:
             continue
         figures, late = found[engine.name], found.get(f"{engine.name}_latency", {})
         if "problem" in figures:
-            shown.add_row(engine.title, engine.delivery, "[red]failed", figures["problem"][:60])
+            shown.add_row(engine.title, engine.delivery, "none, see above")
             continue
         rate = figures["events_per_s"]
         shown.add_row(
@@ -163,7 +164,7 @@ def table(found: Figures) -> Table:
 def main() -> None:
     given = arguments()
     environment()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as name:
         folder = Path(name)
         stack = Stack(Home(folder / "home"))

@@ -95,10 +95,16 @@ class Engine:
 
 
 def contract_of(name: str, size: int, partitions: int) -> tuple[Contract, str]:
-    """The contract of bench_share under another name, with partitions, and for 400 bytes with fields that it drops."""
+    """The contract of bench_share under another name, with partitions, and for 400 bytes with fields that it drops.
+
+    More than one partition ask for a unit that the key is a part of: a card at a site. Our ledger then holds nearly as
+    many units as there are events; what peers do is the same.
+    """
     notes = [f"note{i}" for i in range(len(SIZES[size]))]
     text = CONTRACT.replace("bench.passes", f"bench.{name.replace('_', '-')}")
     text = text.replace("privacy:\n", f"partitions: {partitions}\nprivacy:\n", 1)
+    if partitions > 1:
+        text = text.replace("unit: [card]", "unit: [card, site]", 1)
     amount, rule = "    amount: {type: int}\n", "    amount: {count"
     text = text.replace(amount, amount + "".join(f"    {note}: {{type: string}}\n" for note in notes))
     text = text.replace(rule, "".join(f"    {note}: drop\n" for note in notes) + rule)

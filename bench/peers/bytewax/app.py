@@ -3,16 +3,16 @@
     python -m bench.peers.bytewax.app TASK        (with the Python of its own environment)
 
 The connectors make an object of each record and flush after each batch; the step between them takes whole batches
-(`flat_map_batch`: one call of Python a batch). Tried: batches of 1,000 and 50,000 instead of 10,000 (no clear difference);
-an object with slots in place of the frozen `KafkaSinkMessage`, which the sink takes as well (used here); no statistics.
-No recovery store, which would cost, so it promises nothing after a crash. Connectors written by hand would be the
+(`flat_map_batch`: one call of Python a batch). Tried: batches of 1,000 and 50,000 instead of 10,000 (no clear
+difference); an object with slots in place of the frozen `KafkaSinkMessage`, which the sink takes as well (used here); no
+statistics. No recovery store, which would cost, so it promises nothing after a crash. Connectors written by hand would be the
 confluent-kafka loop that stands beside it.
 """
 
 from __future__ import annotations
 
 import gc
-from typing import Any
+from typing import Any, ClassVar
 
 import bytewax.operators as op  # type: ignore[import-not-found]
 from bytewax.connectors.kafka import KafkaSink, KafkaSource  # type: ignore[import-not-found]
@@ -25,11 +25,11 @@ BATCH = 10_000
 
 
 class Output:
-    """What the sink asks of a `KafkaSinkMessage`, made in a quarter of the time."""
+    """What the sink asks of a `KafkaSinkMessage`, made in a fifth of the time (.2 us)."""
 
     __slots__ = ("key", "value")
     topic = None
-    headers: tuple[()] = ()
+    headers: ClassVar[list[tuple[str, bytes]]] = []
     timestamp = 0
 
     def __init__(self, key: bytes, value: bytes) -> None:
