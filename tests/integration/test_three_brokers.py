@@ -250,13 +250,16 @@ def replicas(admin: Connection, topic: str) -> dict[int, tuple[int, set[int], se
     return {number: (each.leader, set(each.replicas), set(each.isrs)) for number, each in found.items()}
 
 
-def stable_end(client: AdminClient, topic: str, partition: int) -> int:
-    """Where committed records end; -1 while nobody can say."""
-    latest: Any = OffsetSpec
-    asked = {TopicPartition(topic, partition): latest.latest()}
-    answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=2)
+def stable_end(admin: Connection, topic: str, partition: int) -> int:
+    """Where committed records end; -1 while nobody can say.
+
+    Asked by a new client each time: one that has seen the old leader asks it on, for as long as its metadata are young.
+    """
+    client, latest = AdminClient({**admin.settings(), "log_level": 0}), cast(Any, OffsetSpec).latest()
+    asked = {TopicPartition(topic, partition): latest}
+    answers = client.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=5)
     try:
-        return int(next(iter(answers.values())).result(5).offset)
+        return int(next(iter(answers.values())).result(10).offset)
     except (KafkaException, FutureTimeout):
         return -1
 
@@ -270,26 +273,26 @@ def test_the_loss_of_a_broker_loses_doubles_and_reorders_nothing(cluster: Cluste
     for topic in (topics.raw, topics.shared, topics.ledger, "_schemas"):
         assert all(len(copies) == NODES for _, copies, _ in replicas(admin, topic).values())
 
-    feed, looking = Feed(opened), AdminClient(admin.settings())
+    feed = Feed(opened)
     for partition in range(PARTITIONS):
         opened.send([(b"clock", opened.clock(START_MS + DAY_MS // 2))], partition)
     with working(opened, "--slot", "0", "--batch", "2000") as worker:
         worker.wait([1] * PARTITIONS)  # it is at work before the load begins
         feed.start()
         deadline = time.monotonic() + BACK_SECONDS
-        while feed.chunks < KILL_AT or stable_end(looking, topics.shared, 0) <= 0:
+        while feed.chunks < KILL_AT or stable_end(admin, topics.shared, 0) <= 0:
             assert worker.process.poll() is None, worker.log.read_text()[-3000:]
             assert time.monotonic() < deadline, worker.log.read_text()[-3000:]
-            time.sleep(0.02)
+            time.sleep(0.1)
         victim = replicas(admin, topics.raw)[0][0]
-        before = stable_end(looking, topics.shared, 0)
+        before = stable_end(admin, topics.shared, 0)
         cluster.kill(victim)
         killed = time.monotonic()
         assert feed.is_alive(), "the kill came after the load"
-        while stable_end(looking, topics.shared, 0) <= before + CHUNK:
+        while stable_end(admin, topics.shared, 0) <= before + CHUNK:
             assert worker.process.poll() is None, worker.log.read_text()[-3000:]
             assert time.monotonic() < killed + BACK_SECONDS, worker.log.read_text()[-3000:]
-            time.sleep(0.05)
+            time.sleep(0.1)
         back_seconds = time.monotonic() - killed
         feed.join(BACK_SECONDS)
         assert not feed.is_alive()
