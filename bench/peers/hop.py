@@ -145,6 +145,8 @@ def hop(raw_id: int, shared_id: int) -> Callable[[bytes], bytes]:
                 if value[end + 2] > 127:
                     return general(value)
                 amount += (value[end + 2] - 1) << 7
+            if amount & 1:  # below zero
+                return general(value)
             amount >>= 1
         amount += noise[draw(16)]
         if amount < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from itertools import product
 from typing import Any
 
 import fastavro
@@ -37,26 +38,17 @@ def test_a_python_peer_does_the_whole_hop(size: int, codec: str, monkeypatch: py
     """Also where a length, a time or an amount is not the usual one."""
     monkeypatch.setattr(hop, "draws", lambda count=hop.DRAWS: [2] * count)
     contract, _ = arena.contract_of("peer", size, 1)
-    count = 8
-    batch = arena.filled(events(np.arange(count), np.arange(count) % 2, 1), size)
-    amounts = [0, 1, 63, 64, 998, 1000, 5_000_000, None]
-    cards = ["", "x" * 63, "x" * 64, "x" * 9000, "a", "b", "c", "d"]
-    sites = ["s", "s" * 63, "s" * 64, "s" * 9000, "é", "t", "", "u"]
-    times = [
-        START_MS + 61_234,
-        START_MS + 61_234,
-        START_MS,
-        0,
-        -1,
-        1 << 41,
-        START_MS + 61_234,
-        START_MS + 59_999,
-    ]
+    cards = ["a", "", "x" * 63, "x" * 64, "x" * 9000]
+    times = [START_MS + 61_234, START_MS, -1, 1 << 41]
+    sites = ["station", "", "s" * 63, "s" * 64, "é"]
+    amounts = [0, 1, 63, 64, 65, 300, 997, 8191, 8192, 5_000_000, -1, -65, -9000, None]
+    rows = list(product(cards, times, sites, amounts))
+    batch = arena.filled(events(np.arange(len(rows)), np.zeros(len(rows), np.int64), 1), size)
     for name, column in {
-        "card": pa.array(cards),
-        "site": pa.array(sites),
-        "amount": pa.array(amounts, pa.int64()),
-        "at": pa.array(times).cast(pa.timestamp("ms", "UTC")),
+        "card": pa.array([row[0] for row in rows]),
+        "at": pa.array([row[1] for row in rows]).cast(pa.timestamp("ms", "UTC")),
+        "site": pa.array([row[2] for row in rows]),
+        "amount": pa.array([row[3] for row in rows], pa.int64()),
     }.items():
         batch = batch.set_column(batch.schema.names.index(name), name, column)
     told = {
@@ -77,9 +69,9 @@ def test_a_python_peer_does_the_whole_hop(size: int, codec: str, monkeypatch: py
             {
                 "site": site,
                 "dateObserved": time - time % 60_000,
-                "intensity": min((amount or 0) + 2, 1000) * 0.1,
+                "intensity": min(max((amount or 0) + 2, 0), 1000) * 0.1,
             }
-            for site, time, amount in zip(sites, times, amounts, strict=True)
+            for _, time, site, amount in rows
         ]
     with pytest.raises(ValueError, match="contract"):
         share(struct.pack(">bI", 0, 8) + values[0][5:])
