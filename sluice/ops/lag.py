@@ -73,7 +73,9 @@ class Lag:
         self._timeout = timeout_seconds
         self._refused = False
         self._disturbed = False  # a connection failed since the last list of groups that named one
-        settings: dict[str, Any] = {**connection.settings(), "log_level": 0, "error_cb": self._error}
+        # Metadata of a second ago: with older ones it would go on asking a leader that has gone.
+        fresh = connection.settings(topic_metadata_refresh_interval_ms=1000)
+        settings: dict[str, Any] = {**fresh, "log_level": 0, "error_cb": self._error}
         self._admin = AdminClient(settings)
         self._history: dict[tuple[str, str, int], History] = defaultdict(History)
 

@@ -135,7 +135,12 @@ class Lookout(threading.Thread):
             ends = {}
             for each, answer in answers.items():
                 try:
-                    ends[Source(each.topic, each.partition)] = int(answer.result(2 * ANSWER_SECONDS).offset)
+                    end = int(answer.result(2 * ANSWER_SECONDS).offset)
+                    if (
+                        end < 0
+                    ):  # what a client answers, without an error, that still asks a leader that is gone
+                        raise TimeoutError
+                    ends[Source(each.topic, each.partition)] = end
                 except KafkaException as problem:
                     if problem.args[0].retriable() or problem.args[0].code() < 0:
                         raise
