@@ -36,6 +36,9 @@ FORBIDDEN = {
 WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
 WAIT_IDLE_SECONDS = 0.1
 DEATHS, DEATHS_SECONDS = 5, 60.0
+# A rebalance takes a second or two. Seen on a machine so busy that the controller fenced its broker for three seconds:
+# all consumers of a group gave their partitions up, and none ever asked to join again.
+AWAY_SECONDS = 20.0
 
 
 class Reader(threading.Thread):
@@ -93,6 +96,7 @@ class Reader(threading.Thread):
         self._room = threading.Event()
         self._taken: deque[Records] = deque()
         self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._away_since: float | None = None  # no assignment since then, not even an empty one
 
     # --- called by other threads
 
@@ -137,6 +141,7 @@ class Reader(threading.Thread):
         try:
             self._consumer = self._join()
             while not self._session.stopping.is_set():
+                self._look_after_itself()
                 self._hear()
                 self._hand_over()
                 self._fetch()
@@ -151,7 +156,14 @@ class Reader(threading.Thread):
         consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
+        self._away_since = time.monotonic()
         return consumer
+
+    def _look_after_itself(self) -> None:
+        """A consumer that no longer asks the group for partitions is thrown away: it would poll in peace for ever."""
+        if self._away_since is not None and time.monotonic() - self._away_since > AWAY_SECONDS:
+            log.error("no assignment comes; the consumer is built anew", seconds=AWAY_SECONDS)
+            self._renew()
 
     def _rejoin(self, why: str) -> None:
         """A consumer error `_FATAL`: this instance is dead, the next one starts over.
@@ -166,6 +178,9 @@ class Reader(threading.Thread):
                 f"{self._settings['group.instance.id']!r}.",
                 "Slots are told apart on one machine only: give each worker of a group a --slot of its own.",
             )
+        self._renew()
+
+    def _renew(self) -> None:
         self._consumer.close()
         self._forget()
         time.sleep(0.5)
@@ -182,6 +197,7 @@ class Reader(threading.Thread):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
+            self._away_since = None
             self._forget()
             self._group = {Source(each.topic, each.partition) for each in partitions}
             consumer.assign([])
@@ -192,6 +208,7 @@ class Reader(threading.Thread):
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
+            self._away_since = time.monotonic()
             self._forget()
             consumer.unassign()
             log.info("revoked", partitions=len(partitions), epoch=self._epoch)
