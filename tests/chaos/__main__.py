@@ -15,7 +15,7 @@ from sluice.stack import control
 from sluice.stack.home import Home
 from sluice.stack.supervisor import start_detached
 from streams.kafka.clients import Connection
-from tests.chaos.faults import KINDS
+from tests.chaos.faults import KINDS, ON_REQUEST
 from tests.chaos.run import Options, run
 from tests.chaos.scene import Ground
 
@@ -57,7 +57,7 @@ def _options() -> tuple[Options, Path | None]:
         "--seconds", type=float, default=300.0, help="of faults; start, drain and audit come on top"
     )
     words.add_argument("--rate", type=float, default=5000.0, help="events a second")
-    words.add_argument("--faults", default=",".join(KINDS))
+    words.add_argument("--faults", default=",".join(KINDS), help=f"also: {', '.join(ON_REQUEST)}")
     words.add_argument("--keep", type=Path, help="a folder for the stack and the logs")
     words.add_argument(
         "--no-recycling",
@@ -66,7 +66,7 @@ def _options() -> tuple[Options, Path | None]:
     )
     found = words.parse_args()
     kinds = tuple(found.faults.split(","))
-    if unknown := set(kinds) - set(KINDS):
+    if unknown := set(kinds) - {*KINDS, *ON_REQUEST}:
         words.error(f"unknown faults: {', '.join(sorted(unknown))}")
     options = Options(found.seed, found.seconds, found.rate, kinds, recycling=not found.no_recycling)
     return options, found.keep

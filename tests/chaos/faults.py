@@ -12,15 +12,27 @@ from dataclasses import dataclass, field
 from tests.chaos.proxy import HELD, LOST, UNANSWERED, Hold
 from tests.chaos.scene import Scene
 
-KINDS = ("kill", "broker", "rebalance", "network", "zombie", "producer", "endtxn")
-WEIGHTS = {"kill": 8, "broker": 2, "rebalance": 3, "network": 5, "zombie": 2, "producer": 2, "endtxn": 3}
+KINDS = ("kill", "broker", "stall", "rebalance", "network", "zombie", "producer", "endtxn")
+ON_REQUEST = ("registry",)  # a keeper's restarts are few, and the broker's count more
+WEIGHTS = {
+    "kill": 8,
+    "broker": 2,
+    "stall": 2,
+    "rebalance": 3,
+    "network": 6,
+    "zombie": 2,
+    "producer": 2,
+    "endtxn": 3,
+}
+WEIGHTS |= dict.fromkeys(ON_REQUEST, 1)
 VARIANTS: dict[str, tuple[str, ...]] = {
     "kill": ("restart", "restart", "takeover"),
-    "network": ("cut", "reset", "delay", "half-open"),
+    "network": ("cut", "reset", "delay", "half-open", "no-coordinator"),
     "endtxn": (*[LOST] * 5, HELD, UNANSWERED),
 }
-BETWEEN_BROKERS = 101.0  # a keeper gives up after the fourth end in five minutes
+BETWEEN_ENDS = 101.0  # of the keeper's children: it gives up after the fourth end in five minutes
 HOLD_SECONDS = 30.0
+NO_COORDINATOR_LASTS = 5.0  # longer than the session
 DELAY_SECONDS, DELAY_LASTS = 2.0, 6.0
 
 
@@ -43,7 +55,7 @@ class Fault:
 def plan(seed: int, kinds: Sequence[str]) -> Iterator[Fault]:
     """The faults of a run in their order, without an end. Every kind comes once before one comes twice."""
     rng = random.Random(seed)
-    first = [kind for kind in KINDS if kind in kinds]
+    first = [kind for kind in (*KINDS, *ON_REQUEST) if kind in kinds]
     bags: dict[str, list[str]] = {}
     adds = 0
     while True:
@@ -66,25 +78,24 @@ class Faults:
     """Does faults one after the other; the next one begins when every partition is back.
 
     `seconds`: by name, from the fault to the first event written after it that every partition has shared; of `delay`
-    from its end. `stuck`: faults after which that took longer than a minute.
+    and `stall` from their ends. `stuck`: faults after which that took longer than a minute.
     """
 
     scene: Scene
     say: Callable[[str], None]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
-    _broker_at: float = -1e9
+    _ended_at: float = -1e9
 
     def do(self, fault: Fault) -> None:
         scene = self.scene
-        if fault.kind == "broker":
-            if time.monotonic() - self._broker_at < BETWEEN_BROKERS:
+        if fault.kind in ("broker", "registry"):
+            if time.monotonic() - self._ended_at < BETWEEN_ENDS:
                 return
-            self._broker_at = time.monotonic()
+            self._ended_at = time.monotonic()
         scene.endure(fault.pause)
         at = time.monotonic()
-        after = getattr(self, f"_{fault.kind}")(fault)
-        began, written = scene.mark() if after is None else after
+        began, written = getattr(self, f"_{fault.kind}")(fault)
         if not scene.back(written):
             self.stuck.append(fault.name)
         took = time.monotonic() - began
@@ -127,8 +138,24 @@ class Faults:
         return self.scene.mark()
 
     def _broker(self, fault: Fault) -> tuple[float, int]:
-        pid = self.scene.ground.broker_pid()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(self.scene.ground.pid("broker"), signal.SIGKILL)
+        return self.scene.mark()
+
+    def _stall(self, fault: Fault) -> tuple[float, int]:
+        """The broker stands still for longer than its own session: its controller fences it, and every partition has no
+        leader for a while, the coordinators' among them."""
+        pid = self.scene.ground.pid("broker")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.scene.endure(fault.lasts)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        return self.scene.mark()
+
+    def _registry(self, fault: Fault) -> tuple[float, int]:
+        """With a worker, which cannot start without it."""
+        os.kill(self.scene.ground.pid("registry"), signal.SIGKILL)
+        self.scene.workers[fault.target].send(signal.SIGKILL)
         return self.scene.mark()
 
     def _zombie(self, fault: Fault) -> tuple[float, int]:
@@ -142,6 +169,10 @@ class Faults:
             proxy.delay = DELAY_SECONDS
             scene.endure(DELAY_LASTS)
             proxy.delay = 0.0
+        elif fault.variant == "no-coordinator":
+            proxy.coordinator = False
+            scene.endure(NO_COORDINATOR_LASTS)
+            proxy.coordinator = True
         elif fault.variant == "half-open":
             scene.network.call(proxy.silence)
         else:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HOST = "127.0.0.1"
-PRODUCE, METADATA, FIND_COORDINATOR, END_TXN, TXN_OFFSET_COMMIT = 0, 3, 10, 26, 28
+METADATA, FIND_COORDINATOR, HEARTBEAT, END_TXN, TXN_OFFSET_COMMIT = 3, 10, 12, 26, 28
+REFUSALS = {FIND_COORDINATOR: 15, HEARTBEAT: 16}  # coordinator not available, not coordinator
 LOST, HELD, UNANSWERED = "lost-request", "held-request", "held-response"
 
 
@@ -89,6 +90,8 @@ class Link:
                     continue
                 if key in (METADATA, FIND_COORDINATOR):
                     frame = frame.replace(self.proxy.there, self.proxy.here)
+                if not self.proxy.coordinator and key in REFUSALS:
+                    frame = frame[:12] + struct.pack(">h", REFUSALS[key]) + frame[14:]
                 if self.proxy.delay > 0:
                     await asyncio.sleep(self.proxy.delay)
                 await self._while_silent()
@@ -129,11 +132,16 @@ class Link:
 
 @dataclass(slots=True, eq=False)
 class Proxy:
-    """Of one client process. `ended`: the broker's error codes for EndTxns that came late, by kind; 0 is a commit."""
+    """Of one client process.
+
+    `delay`: seconds that each answer waits. `coordinator` False: the group's is nowhere, as while a broker comes back
+    that its controller has fenced. `ended`: the broker's error codes for EndTxns that came late, by kind; 0: done.
+    """
 
     upper_port: int
     port: int = 0
     delay: float = 0.0
+    coordinator: bool = True
     ended: Counter[str] = field(default_factory=Counter)
     holds: deque[Hold] = field(default_factory=deque)
     links: set[Link] = field(default_factory=set)

@@ -26,13 +26,13 @@ DRAIN_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A running stack: `connection(role)`, and the broker's process id, which may change."""
+    """A running stack: `connection(role)`, and its processes' ids, which change when its keeper starts them again."""
 
     home: Path
     connection: Callable[[str], Connection]
 
-    def broker_pid(self) -> int:
-        return int(json.loads((self.home / "stack.json").read_text())["pids"]["broker"])
+    def pid(self, role: str) -> int:
+        return int(json.loads((self.home / "stack.json").read_text())["pids"][role])
 
     @property
     def port(self) -> int:
