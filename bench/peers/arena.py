@@ -11,7 +11,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from bench.bench_share import CONTRACT, DAY_MS, START_MS, UNITS, batches, cpu_seconds, events
 from schemas.codec import CLOCK, Encoder
 from schemas.contract import Contract, parse
+from schemas.partition import partition as home_of
+from schemas.partition import unit_bytes
 from sluice.stack import leash
 from sluice.stack.provision import Opened, open_contract
 from sluice.stack.supervisor import Stack
@@ -123,13 +124,12 @@ def filled(batch: pa.RecordBatch, size: int) -> pa.RecordBatch:
 
 
 class Feed:
-    """Writes raw topics. Each event goes to the partition of its site."""
+    """Writes raw topics. Each event goes to the partition of its unit, where our worker wants it."""
 
     def __init__(self, task: Task, size: int, **settings: Any) -> None:
         self._task, self._size = task, size
         self._encoder = Encoder(task.raw_id, task.contract.raw_schema)
         self._clock = Encoder(task.opened.schema_ids["sluice.clock"], CLOCK)
-        self._partition: dict[str, int] = {}
         self.producer = Producer(
             task.admin.settings(**{"linger_ms": 50, "queue_buffering_max_messages": 2_000_000, **settings})
         )
@@ -144,11 +144,9 @@ class Feed:
         """Value, key, partition. Raises AssertionError where the size is not what was asked for."""
         values = self._encoder.encode(filled(batch, self._size))
         assert set(map(len, values)) == {self._size}, set(map(len, values))
-        for site, value in zip(batch.column("site").to_pylist(), values, strict=True):
-            partition = self._partition.get(site)
-            if partition is None:
-                partition = self._partition[site] = zlib.crc32(site.encode()) % self._task.partitions
-            yield value, site, partition
+        cards, sites, count = batch.column("card"), batch.column("site").to_pylist(), self._task.partitions
+        for card, site, value in zip(cards.to_pylist(), sites, values, strict=True):
+            yield value, site, home_of(unit_bytes([card, site]), count) if count > 1 else 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         topic, produce = self._task.contract.topics.raw, self.producer.produce
