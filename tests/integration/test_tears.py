@@ -268,8 +268,11 @@ def test_a_share_worker_ends_with_2_when_a_partition_is_torn(stack: RunningStack
         assert f"{raw}[0] is torn" in worker.log.read_text()
     code, said = command(stack, str(opened.file), "--repair", "--yes")
     assert (code, said["healthy"], len(said["repaired"])) == (0, True, 1)
+    (opened.file.parent / "worker.log").unlink()
     with working(opened) as worker:
         worker.wait([201, 201])
+        while "restored" not in worker.log.read_text():  # both partitions, for both are counted
+            time.sleep(0.05)
         counts = worker.stop()
     assert (counts["events"], counts["shared"]) == (396, 396)
     assert [len(opened.out(opened.contract.topics.shared, each)) for each in (0, 1)] == [198, 198]
