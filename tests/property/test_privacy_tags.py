@@ -9,9 +9,10 @@ import pyarrow as pa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.partition import partition, partitions
+from schemas.partition import partition
 from streams.privacy.index import TagIndex
 from streams.privacy.tags import Names, shorts
+from streams.privacy.units import partitions
 
 KEY = bytes(range(32))
 # NULs, lengths around the limit of 15 bytes, texts that are beginnings of each other, more than one byte a letter
