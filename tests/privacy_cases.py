@@ -40,6 +40,17 @@ RULES = """
     seen: {time: 1h}
     note: drop
 """
+# The unit is a person in a mood, which is not the key.
+UNIT_RULES = """
+    person: drop
+    at: {time: 1min}
+    place: public
+    steps: {count: {min: 0, max: 20, per_unit: 20}}
+    weight: drop
+    mood: pseudonym
+    seen: drop
+    note: drop
+"""
 
 
 def contract(

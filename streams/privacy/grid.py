@@ -28,6 +28,28 @@ def integers(column: pa.Array, missing: int = 0) -> Int64:
     return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
 
 
+def lengths(texts: pa.StringArray) -> Int64:
+    """UTF-8 bytes of each text. No nulls."""
+    return np.diff(_ends(texts)).astype(np.int64)
+
+
+def padded(texts: pa.StringArray, width: int) -> NDArray[np.uint8]:
+    """(n, width) bytes: each text, of at most `width` bytes, and zeros behind it. No nulls."""
+    ends, long = _ends(texts), lengths(texts)
+    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
+    found = np.zeros((len(texts), width), np.uint8)
+    if len(long) and (long == long[0]).all():  # as most identifiers are
+        found[:, : long[0]] = data.reshape(len(texts), -1)
+    else:
+        found[np.arange(width) < long[:, None]] = data
+    return found
+
+
+def _ends(texts: pa.StringArray) -> NDArray[np.int32]:
+    """Where each text begins in the array's bytes, and where the last one ends."""
+    return np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, offset=4 * texts.offset)
+
+
 def present(column: pa.Array) -> NDArray[np.bool_] | None:
     """Which values are not null; None where all are there."""
     if not column.null_count:

@@ -13,6 +13,7 @@ from itertools import islice, repeat
 import numpy as np
 import pyarrow as pa
 
+from streams.privacy.grid import lengths, padded
 from streams.privacy.index import Int64, TagIndex, Words
 from streams.privacy.words import lp
 
@@ -77,17 +78,11 @@ def shorts(texts: pa.StringArray) -> Words | None:
     """
     if texts.null_count or not len(texts):
         return None
-    ends = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    lengths = np.diff(ends)
-    if lengths.max() > SHORT:
+    long = lengths(texts)
+    if long.max() > SHORT:
         return None
-    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
-    packed = np.zeros((len(texts), SHORT + 1), np.uint8)
-    if (lengths == lengths[0]).all():  # as most identifiers are
-        packed[:, : lengths[0]] = data.reshape(len(texts), -1)
-    else:
-        packed[:, :SHORT][np.arange(SHORT, dtype=np.int32) < lengths[:, None]] = data
-    packed[:, SHORT] = lengths
+    packed = padded(texts, SHORT + 1)
+    packed[:, SHORT] = long
     words = packed.view(np.uint64)
     words[:, 1] ^= _mixed(words[:, 0])
     words[:, 0] ^= _mixed(words[:, 1])

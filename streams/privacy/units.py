@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.partition import normal, partition, unit_bytes
-from streams.privacy.grid import integers
+from streams.privacy.grid import integers, lengths, padded
 
 Int64 = NDArray[np.int64]
 WIDEST = 16  # words of four bytes; longer texts are hashed one by one
@@ -76,22 +76,18 @@ def _text(value: Any) -> str:
 
 
 def partitions(texts: pa.StringArray, count: int) -> Int64:
-    """`partition` of each text's UTF-8 bytes, all at once: .04 us a text of 10 bytes, one by one 2.5. No nulls."""
-    ends = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, offset=4 * texts.offset)
-    lengths = np.diff(ends).astype(np.uint32)
-    width = int(lengths.max(initial=0)) // 4 + 1
+    """`partition` of each text's UTF-8 bytes, all at once: .1 us a text of 10 bytes, one by one 2.9. No nulls."""
+    long = lengths(texts).astype(np.uint32)
+    width = int(long.max(initial=0)) // 4 + 1
     if count == 1 or width > WIDEST:
         return np.array([partition(text.encode(), count) for text in texts.to_pylist()], np.int64)
-    data = np.frombuffer(texts.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
-    padded = np.zeros((len(texts), 4 * width), np.uint8)
-    padded[np.arange(4 * width, dtype=np.uint32) < lengths[:, None]] = data
-    words, m = padded.view("<u4"), np.uint32(0x5BD1E995)
-    h = np.uint32(0x9747B28C) ^ lengths
+    words, m = padded(texts, 4 * width).view("<u4"), np.uint32(0x5BD1E995)
+    h = np.uint32(0x9747B28C) ^ long
     for at in range(width):
         k = words[:, at] * m
         k = (k ^ (k >> np.uint32(24))) * m
         last = (h ^ words[:, at]) * m
-        h = np.where(lengths >= 4 * at + 4, (h * m) ^ k, np.where(lengths > 4 * at, last, h))
+        h = np.where(long >= 4 * at + 4, (h * m) ^ k, np.where(long > 4 * at, last, h))
     h = (h ^ (h >> np.uint32(13))) * m
     h ^= h >> np.uint32(15)
     return (h & np.uint32(0x7FFFFFFF)).astype(np.int64) % count

@@ -21,7 +21,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx2 import TransportError
 
 from tests.integration.conftest import RunningStack
-from tests.registry_suite import Door, RegistryBehaviour, avro, record
+from tests.registry_door import Door, avro, record
+from tests.registry_suite import RegistryBehaviour
 
 
 @pytest.fixture

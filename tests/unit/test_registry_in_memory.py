@@ -13,7 +13,8 @@ from sluice.stack.registry import listen, server
 from sluice.stack.registry_access import ROLES
 from sluice.stack.registry_memory import MemoryLog
 from sluice.stack.registry_service import Registry
-from tests.registry_suite import Door, RegistryBehaviour
+from tests.registry_door import Door
+from tests.registry_suite import RegistryBehaviour
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import ContractError
-from schemas.partition import normal, partition
 from streams.privacy.admission import REASONS
 from streams.privacy.fields import CategoryField, NumberField
 from streams.privacy.keys import KeyChain
@@ -25,6 +22,7 @@ from tests.privacy_cases import (
     FIELDS,
     MINUTE_MS,
     START_MS,
+    UNIT_RULES,
     chain,
     contract,
     counter,
@@ -152,18 +150,6 @@ def test_a_missing_unit_is_rejected() -> None:
     assert result.shared_rows.tolist() == [0, 2]
 
 
-UNIT_RULES = """
-    person: drop
-    at: {time: 1min}
-    place: public
-    steps: {count: {min: 0, max: 20, per_unit: 20}}
-    weight: drop
-    mood: pseudonym
-    seen: drop
-    note: drop
-"""
-
-
 def test_record_key_must_be_the_key_field() -> None:
     batch = raw(WALKS, [walk("p1"), walk("p2"), walk("p3")])
     keyed = RawBatch(batch.columns, [b"p1", b"p1", b"\xff"], batch.clock_ms)
@@ -251,55 +237,6 @@ def test_pseudonyms_live_for_one_epoch() -> None:
     names = share(raw(WALKS, rows), PLAN, chain(), Ledger()).shared.column("person").to_pylist()
     assert names[0] == names[2]
     assert len({names[0], names[1], names[3]}) == 3
-
-
-def test_units_are_normalised_as_declared() -> None:
-    of = contract(more="normalise: [nfc, trim, lower]")
-    rows = [walk("Zoé"), walk(" zoe\u0301 "), walk("ZOÉ", slot=1)]
-    result = share(raw(of, rows), Plan.of(of), chain(), Ledger())
-    assert result.denied == {"slot-used": 1}
-    assert result.shared_rows.tolist() == [0, 2]
-
-
-@pytest.mark.parametrize("of", [contract(more="normalise: [nfc, trim, lower]", top="partitions: 3"), None])
-def test_a_unit_is_shared_from_one_partition_only(of: Any) -> None:
-    """Each partition has its own ledger: a second one for a unit would share its slots twice. Whoever writes
-    the records, and however the unit is spelled; where the unit is not in the data, the key stands for it.
-    """
-    of = of or counter(top="partitions: 3")
-    plan, key = Plan.of(of), of.event.key
-    names = [f"Zo\u00eb {i}" for i in range(20)]
-    rows = [walk(name) | {"detector": name, "vehicles": 3} for name in names]
-    spelled = [row | {"person": f" ZOE\u0308 {i} "} for i, row in enumerate(rows)] if plan.unit else rows
-    shared = Counter[str]()
-    for place in range(3):
-        ledger = Ledger()
-        for each in (rows, spelled):
-            batch = raw(of, each)
-            keys = [str(row[key]).encode() for row in each]
-            placed = RawBatch(batch.columns, keys, batch.clock_ms, place)
-            result = run(placed, plan, chain(), ledger)
-            shared.update(names[i] for i in result.shared_rows.tolist())
-            assert {reason for _, reason in result.rejected} == {"wrong-partition"}
-            assert len(result.rejected) + len(result.shared_rows) + sum(result.denied.values()) == 20
-    assert shared == Counter(names)
-
-
-def test_a_partition_that_the_contract_does_not_know_shares_nothing() -> None:
-    """The topic was given more by hand."""
-    batch = replace(raw(WALKS, [walk()]), partition=1)
-    assert share(batch, PLAN, chain(), Ledger()).rejected == [(0, "wrong-partition")]
-    assert share(replace(batch, partition=0), PLAN, chain(), Ledger()).rejected == []
-
-
-def test_what_the_producer_partitions_is_what_the_agent_expects() -> None:
-    """One field in normal form: as Kafka's own partitioners would have it, so that any producer can write."""
-    of = contract(more="normalise: [nfc, trim, lower]", top="partitions: 3")
-    plan = Plan.of(of)
-    for name in ("ann", " Ann", "zo\u00eb"):
-        home = partition(normal(name, plan.normalise).encode(), 3)
-        batch = raw(of, [walk(name)])
-        assert share(replace(batch, partition=home), plan, chain(), Ledger()).shared.num_rows == 1
 
 
 def test_a_changed_privacy_section_waits_for_the_next_epoch() -> None:
@@ -401,12 +338,6 @@ privacy:
 terms: {purpose: [testing], for: 1d}
 """
     )
-
-
-def test_units_spread_over_partitions_are_refused() -> None:
-    with pytest.raises(ContractError, match="partitions"):
-        Plan.of(contract(key="place", rules=UNIT_RULES, top="partitions: 2"))
-    Plan.of(contract(key="place", rules=UNIT_RULES))
 
 
 def test_keys_of_other_types() -> None:

@@ -39,12 +39,14 @@ def written(options: list[str]) -> bool:
 def test_what_a_good_run_wrote_is_kept_and_used(class_path: list[Path]) -> None:
     found = learnt(class_path)
     assert classes.options(found) == []
-    older = found.with_name("classes-0123456789abcdef.aot")
-    older.write_bytes(b"of another Java")
+    others = [found.with_name(f"classes-{number:016}.aot") for number in range(classes.KEPT)]
+    for number, other in enumerate(others):
+        other.write_bytes(b"of another Java")
+        os.utime(other, (number, number))
     assert classes.learn(found, written)
     assert classes.options(found) == [f"-XX:AOTCache={found}", "-XX:+VerifySharedSpaces"]
     assert found.stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in found.parent.iterdir()) == sorted([found.name, "kafka.jar"])
+    assert set(found.parent.iterdir()) == {found, *others[1:], *class_path}  # all but the oldest
 
 
 def test_what_a_failed_run_wrote_is_thrown_away(class_path: list[Path]) -> None:
