@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from schemas.errors import ConfigurationError, SluiceError
+from schemas.errors import ConfigurationError, RetriableError, SluiceError
 from sluice.cli.screen import shown
 
 # command -> (module, attribute, one line of help, extra). A module's `app` is a group, a function is one command.
@@ -56,6 +58,13 @@ COMMANDS: dict[str, tuple[str, str, str, str]] = {
     "doctor": ("sluice.cli.doctor", "doctor", "What is torn, what readers see of it, and its repair.", ""),
 }
 
+
+NO_ROOM = {
+    errno.ENOSPC: "Free some room on that disk, then run the command again.",
+    errno.EDQUOT: "Your quota on that disk is used up: free some room, then run the command again.",
+    errno.EFBIG: "A limit on the size of files (ulimit -f) stops it: raise it, then run the command again.",
+    errno.EROFS: "That disk is mounted read-only: mount it otherwise, or set SLUICE_HOME to another.",
+}
 
 # The packages by which an extra is known to be installed.
 EXTRAS = {
@@ -126,9 +135,26 @@ def main() -> None:
     try:
         build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
     except SluiceError as problem:
-        sys.exit(_say(problem.message, problem.remedy, problem.exit_code))
+        sys.exit(_say(problem.message, _remedy(problem), problem.exit_code))
+    except OSError as problem:
+        if problem.errno not in NO_ROOM:
+            raise
+        where = f" ({problem.filename})" if problem.filename else ""
+        sys.exit(_say(f"A file cannot be written{where}: {problem.strerror}.", NO_ROOM[problem.errno], 3))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _remedy(problem: SluiceError) -> str:
+    """Where a broker does not answer since its disk is full, that is what to do something about."""
+    if not isinstance(problem, RetriableError):
+        return problem.remedy
+    from sluice.stack import disk
+
+    words = sys.argv[1:]
+    named = words[words.index("--home") + 1] if "--home" in words[:-1] else os.environ.get("SLUICE_HOME")
+    said = disk.why_silent(Path(named or "~/.sluice").expanduser())
+    return "\n  -> ".join(filter(None, (said, problem.remedy)))
 
 
 def _say(message: str, remedy: str, exit_code: int) -> int:

@@ -57,7 +57,7 @@ def publish(
     here = settings.load()
     connection = here.connection("producer")
     console = Console(stderr=True, highlight=False)
-    _log_to(console)
+    _log_to(console, here.home)
     with (
         _slot(here, found, source),
         running(here.home, "publish", found.contract),
@@ -93,9 +93,11 @@ def _slot(here: Settings, contract: Contract, source: Path | None) -> AbstractCo
     return Slot(here.home, f"publish.{contract.contract}.{name}", 0)
 
 
-def _log_to(console: Console) -> None:
+def _log_to(console: Console, home: Path) -> None:
     """Warnings of the parts below, beside the progress bar and never on standard output."""
     import structlog
+
+    from sluice.cli.away import Away
 
     def write(_: object, level: str, event: MutableMapping[str, Any]) -> str:
         said = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
@@ -103,7 +105,7 @@ def _log_to(console: Console) -> None:
         raise structlog.DropEvent
 
     structlog.configure(
-        processors=[write],
+        processors=[Away(home), write],
         wrapper_class=structlog.make_filtering_bound_logger(30),
         cache_logger_on_first_use=False,
     )

@@ -44,9 +44,9 @@ def share(
     from sluice.stack.runs import running
     from streams.kafka.slots import Slot
 
-    _log(as_json)
     found = load(contract)
     here = settings.load(home=home)
+    _log(as_json, here.home)
     connection = here.connection("share")
     with (
         Slot(here.home, f"share.{found.contract}", slot) as held,
@@ -104,12 +104,14 @@ async def _watch(agent: ShareAgent, name: str) -> None:
         ended.cancel()
 
 
-def _log(as_json: bool) -> None:
+def _log(as_json: bool, home: Path) -> None:
     """Structured lines on standard error."""
     import logging
     import sys
 
     import structlog
+
+    from sluice.cli.away import Away
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     coloured = sys.stderr.isatty()
@@ -120,6 +122,7 @@ def _log(as_json: bool) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            Away(home),
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

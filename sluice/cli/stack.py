@@ -142,6 +142,8 @@ def _bar() -> Iterator[Report]:
 
 
 def _show_ready(home: Home, what_next: str) -> None:
+    from sluice.stack import disk
+
     stack = home.stack()
     console.print(
         f"ready: broker {stack['bootstrap']}, registry {stack['registry_url']}\n"
@@ -149,9 +151,13 @@ def _show_ready(home: Home, what_next: str) -> None:
         markup=False,
         soft_wrap=True,
     )
+    if said := disk.words(home.path, disk.free(home.path), answers=True, kept=True):
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _show(found: Status) -> None:
+    from sluice.stack import disk
+
     out = Console(highlight=False)
     out.print(f"Stack of {found.home}", markup=False, soft_wrap=True)  # a path to copy: never broken
     table = Table()
@@ -173,11 +179,13 @@ def _show(found: Status) -> None:
         markup=False,
         soft_wrap=True,
     )
-    if found.disk_free_bytes < 1e9:
-        out.print("The disk is nearly full: the broker stops when it is.", markup=False)
+    kept = any(run.role == "supervisor" for run in found.processes)
+    said = disk.words(Path(found.home), found.disk_free_bytes, found.broker_answers, kept)
+    if said:
+        out.print(said, markup=False, soft_wrap=True)
     for file in found.open_secrets:
         out.print(f"Others can read {file}: chmod 600 it.", markup=False)
-    if not found.ready:
+    if not found.ready and not (said and not found.broker_answers):
         out.print(_what_next(found), markup=False, soft_wrap=True)
 
 

@@ -55,7 +55,7 @@ def train(
     with (
         running(here.home, "train", spec.task),
         _stopped_by_signals() as stopping,
-        _shown(console, spec, as_json) as progress,
+        _shown(console, spec, as_json, here.home) as progress,
     ):
         end = run(
             spec,
@@ -123,14 +123,18 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _shown(console: Console, spec: TaskSpec, as_json: bool) -> Iterator[Callable[[Progress], None]]:
+def _shown(
+    console: Console, spec: TaskSpec, as_json: bool, home: Path
+) -> Iterator[Callable[[Progress], None]]:
     """Releases and refusals as lines; on a terminal also where the trainer stands."""
     import structlog
     from rich.progress import Progress as Bar
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from sluice.cli.away import Away
+
     structlog.configure(
-        processors=[_to(console)],
+        processors=[Away(home), _to(console)],
         wrapper_class=structlog.make_filtering_bound_logger(30),
         cache_logger_on_first_use=False,
     )

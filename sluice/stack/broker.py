@@ -13,10 +13,9 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from schemas.errors import FatalError, RetriableError, SluiceError
-from sluice.stack import broker_settings, children, classes, jars, java, ports, security
+from sluice.stack import broker_settings, children, classes, disk, jars, java, ports, security
 from sluice.stack.home import Home, write_private
 
-LEAST_FREE_BYTES = 256 << 20
 DAMAGE = ("CorruptRecord", "InvalidRecord", "meta.properties", "InconsistentClusterId")
 PURGE = "Restore the folder from a copy, or give it up with `sluice down --purge`."
 
@@ -200,9 +199,9 @@ def explain(log: str, home: Home) -> SluiceError:
     )
 
 
-def check_disk(folder: Path, least_bytes: int = LEAST_FREE_BYTES) -> None:
+def check_disk(folder: Path, least_bytes: int = disk.START_BYTES) -> None:
     """Raises RetriableError where the disk of `folder` has less than `least_bytes` left."""
-    free = shutil.disk_usage(folder).free
+    free = disk.free(folder)
     if free < least_bytes:
         raise RetriableError(
             f"The disk of {folder} has only {free >> 20} MB left; the broker needs {least_bytes >> 20}.",

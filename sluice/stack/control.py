@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import RetriableError
-from sluice.stack import ready, runs, security
+from sluice.stack import disk, ready, runs, security
 from sluice.stack.home import Home
 from sluice.stack.jars import KAFKA_VERSION
 from sluice.stack.supervisor import owner
@@ -69,7 +69,7 @@ def look(home: Home) -> Status:
         rss_bytes=sum(found.rss_bytes for found in processes),
         disk_data_bytes=_used(home.data),
         disk_logs_bytes=_used(home.logs),
-        disk_free_bytes=shutil.disk_usage(_existing(home.path)).free,
+        disk_free_bytes=disk.free(home.path),
         open_secrets=tuple(str(file) for file in security.check_private(home)),
     )
 
@@ -147,7 +147,3 @@ def _used(folder: Path) -> int:
         except OSError:  # rotated or deleted in between
             continue
     return total
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.parent)

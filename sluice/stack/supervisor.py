@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from schemas import errors
 from schemas.errors import RetriableError, SluiceError
-from sluice.stack import children, jars, keeper, ports, provision, ready, security
+from sluice.stack import children, disk, jars, keeper, ports, provision, ready, security
 from sluice.stack.broker import Broker
 from sluice.stack.home import Home, write_private
 from streams.kafka.clients import Connection
@@ -110,6 +110,13 @@ class Stack:
                 for child, process in found
                 if child is not None and process is not None
             ],
+            "disk": {
+                "folder": str(self.home.path),
+                "role": "broker",
+                "stop_bytes": disk.STOP_BYTES,
+                "start_bytes": disk.START_BYTES,
+                "warn_bytes": disk.WARN_BYTES,
+            },
         }
         file = self.home.run / "children.json"
         write_private(file, json.dumps(state))
