@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyruhvro
 
 from schemas import columns
@@ -33,15 +34,15 @@ class Columnar:
         """One body a row. `batch` must have this schema."""
         return pyruhvro.serialize_record_batch(batch, self._text, 1)[0]
 
-    def read(self, bodies: list[bytes]) -> tuple[pa.RecordBatch, Indices]:
+    def read(self, bodies: pa.BinaryArray) -> tuple[pa.RecordBatch, Indices]:
         """The records that decode, and encode to the same bytes again; and their indices. The others need a
-        second look.
+        second look. `bodies` has no nulls.
         """
         rows = np.arange(len(bodies), dtype=np.int64)
         batch = self._decode(bodies)
         if batch is None:
-            rows = np.delete(rows, self._failing(bodies))
-            bodies = [bodies[i] for i in rows.tolist()]
+            rows = np.delete(rows, self._failing(bodies.to_pylist()))
+            bodies = bodies.take(pa.array(rows))
             batch = self._decode(bodies)
             if batch is None:  # the parts decode, the whole does not: nothing of it is believed
                 return self.empty(), rows[:0]
@@ -71,8 +72,8 @@ class Columnar:
                 parts += [(start, middle), (middle, end)]
         return failing
 
-    def _decode(self, bodies: list[bytes]) -> pa.RecordBatch | None:
-        batch = self._raw(bodies) if bodies else self.empty()
+    def _decode(self, bodies: pa.BinaryArray) -> pa.RecordBatch | None:
+        batch = self._raw(bodies.to_pylist()) if len(bodies) else self.empty()
         return None if batch is None else pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
 
     def _raw(self, bodies: list[bytes]) -> pa.RecordBatch | None:
@@ -98,20 +99,12 @@ class Columnar:
                 rows += [i for i, word in enumerate(words) if word is not None and not _is_utf8(word)]
         return rows
 
-    def _differing(self, batch: pa.RecordBatch, bodies: list[bytes]) -> list[int]:
+    def _differing(self, batch: pa.RecordBatch, bodies: pa.BinaryArray) -> list[int]:
         """Rows that do not encode to their own bytes: trailing bytes, overlong numbers."""
-        if not bodies:
+        if not len(bodies):
             return []
         again = self.write(batch)
-        lengths = np.diff(np.frombuffer(again.buffers()[1], np.int32, len(bodies) + 1))
-        given = np.fromiter(map(len, bodies), np.int64, len(bodies))
-        # Buffers, not memoryviews: one of signed bytes never equals one of unsigned, and finds out byte by byte.
-        size = int(given.sum())
-        if (lengths == given).all() and again.buffers()[2].slice(0, size).equals(
-            pa.py_buffer(b"".join(bodies))
-        ):
-            return []
-        return [i for i, (a, b) in enumerate(zip(again.to_pylist(), bodies, strict=True)) if a != b]
+        return [] if again.equals(bodies) else np.flatnonzero(pc.not_equal(again, bodies)).tolist()
 
 
 def _is_utf8(word: bytes) -> bool:
