@@ -1,4 +1,5 @@
-"""`python -m tests.chaos [--seed N] [--seconds S] [--rate R] [--faults kill,broker,...]`: the last line is JSON."""
+"""`python -m tests.chaos [--seed N] [--seconds S] [--faults kill,broker,...]`, or `--kills 100 --broker-kills 10`, or
+`--endtxn 50`: the last line is JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +16,17 @@ from sluice.stack import control
 from sluice.stack.home import Home
 from sluice.stack.supervisor import start_detached
 from streams.kafka.clients import Connection
-from tests.chaos.faults import KINDS, ON_REQUEST
+from tests.chaos.plans import KINDS, ON_REQUEST, Fault, endtxns, kills
 from tests.chaos.run import Options, run
 from tests.chaos.scene import Ground
 
-CLEAN = ("lost", "duplicated", "reordered", "second_payloads", "unexpected", "ledger_errors", "torn")
+CLEAN = (
+    *("lost", "duplicated", "reordered", "second_payloads", "unexpected", "ledger_errors", "torn"),
+    *(f"releases_{name}" for name in ("lost", "duplicated", "reordered", "second_payloads", "bad")),
+    *(f"forecasts_{name}" for name in ("lost", "duplicated", "reordered", "unexpected")),
+    "trainer_errors",
+)
+A_FAULT_SECONDS = 16.0  # at most, on average
 
 
 def main() -> int:
@@ -47,15 +54,21 @@ def main() -> int:
         control.stop(home)
     say(f"logs are in {folder}")
     sys.stdout.write(json.dumps(report) + "\n")
-    return int(any(report[name] for name in CLEAN) or bool(report["not_recovered"]) or not report["drained"])
+    return int(
+        any(report.get(name) for name in CLEAN) or bool(report["not_recovered"]) or not report["drained"]
+    )
 
 
 def _options() -> tuple[Options, Path | None]:
     words = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--seconds", type=float, help="of faults, 300; start, drain and audit come on top")
     words.add_argument(
-        "--seconds", type=float, default=300.0, help="of faults; start, drain and audit come on top"
+        "--kills", type=int, help="so many processes killed at random, and rebalances in between"
     )
+    words.add_argument("--broker-kills", type=int, default=0, help="with --kills: so many brokers as well")
+    words.add_argument("--endtxn", type=int, help="so many ends of transactions held back 30 s")
+    words.add_argument("--no-trainer", action="store_true")
     words.add_argument("--rate", type=float, default=5000.0, help="events a second")
     words.add_argument("--faults", default=",".join(KINDS), help=f"also: {', '.join(ON_REQUEST)}")
     words.add_argument("--keep", type=Path, help="a folder for the stack and the logs")
@@ -68,7 +81,21 @@ def _options() -> tuple[Options, Path | None]:
     kinds = tuple(found.faults.split(","))
     if unknown := set(kinds) - {*KINDS, *ON_REQUEST}:
         words.error(f"unknown faults: {', '.join(sorted(unknown))}")
-    options = Options(found.seed, found.seconds, found.rate, kinds, recycling=not found.no_recycling)
+    script: list[Fault] = []
+    if found.kills is not None:
+        script += kills(found.seed, found.kills, found.broker_kills)
+    if found.endtxn is not None:
+        script += endtxns(found.seed, found.endtxn)
+    seconds = found.seconds or (A_FAULT_SECONDS * len(script) if script else 300.0)
+    options = Options(
+        found.seed,
+        seconds,
+        found.rate,
+        kinds,
+        script,
+        recycling=not found.no_recycling,
+        trainer=not found.no_trainer,
+    )
     return options, found.keep
 
 

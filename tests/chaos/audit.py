@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from schemas.contract import Contract
 from streams.kafka.clients import Connection, logger
 from streams.privacy.keys import KeyChain
+from tests.chaos.events import who
 from tests.chaos.oracle import Oracle, Rows, Tally, Trace, Verdict
 
 STABLE_SECONDS = 25.0  # twice the transaction timeout, and a little
@@ -39,8 +40,11 @@ class UnstableError(Exception):
     """A topic's last stable offset stands still below its end."""
 
 
-def records(connection: Connection, topic: str, partitions: int, *, committed: bool) -> Iterator[Any]:
-    """All messages up to the ends as of now. Raises UnstableError where an open transaction hides some of them."""
+def records(
+    connection: Connection, topic: str, partitions: int, *, committed: bool, tail: int | None = None
+) -> Iterator[Any]:
+    """All messages up to the ends as of now, or those of the last `tail` offsets of a partition. Raises UnstableError
+    where an open transaction hides some of them."""
     consumer = Consumer(
         connection.settings(
             group_id="chaos-audit",
@@ -60,7 +64,11 @@ def records(connection: Connection, topic: str, partitions: int, *, committed: b
             for each in range(partitions)
         }
         missing = {each: high for each, (low, high) in ends.items() if high > low}
-        consumer.assign([TopicPartition(topic, each, ends[each][0]) for each in missing])
+        starts = {
+            each: ends[each][0] if tail is None else max(ends[each][0], ends[each][1] - tail)
+            for each in missing
+        }
+        consumer.assign([TopicPartition(topic, *start) for start in starts.items()])
         progress = time.monotonic()
         while missing:
             for message in consumer.consume(10_000, 0.05):
@@ -98,17 +106,22 @@ class Audit:
         self._contract, self._admin, self._oracle = contract, admin, oracle
         self._clock_id: int | None = None
         epochs = {epoch for epoch, _ in oracle.model.rows}
-        cards = [f"card-{unit}".encode() for unit in range(units)]
+        fields = [
+            b"".join(len(text).to_bytes(4, "big") + text.encode() for text in who(unit))
+            for unit in range(units)
+        ]
         self._who: dict[tuple[int, bytes], tuple[int, int]] = {}
         for epoch in epochs:
             key = keys.unit_key(epoch)
-            for unit, card in enumerate(cards):
-                tag = hmac.digest(key, len(card).to_bytes(4, "big") + card, "sha256")[:16]
+            for unit, text in enumerate(fields):
+                tag = hmac.digest(key, text, "sha256")[:16]
                 self._who[epoch, tag] = epoch, unit
         self.torn: set[str] = set()
+        self.shared: Callable[[int, int, int], None] = lambda partition, offset, number: None
 
     def report(self, clock_id: int) -> tuple[Verdict, int]:
-        """The verdict over raw, shared and dead letters; errors of the ledger. `torn` names partitions."""
+        """The verdict over raw, shared and dead letters; errors of the ledger. `torn` names partitions; `shared` is
+        told of every committed record of that topic: partition, offset, number."""
         self._clock_id = clock_id
         oracle, topics = self._oracle, self._contract.topics
         raw = self._trace(topics.raw, self._raw)
@@ -116,7 +129,7 @@ class Audit:
             poison = [number for number in found if number < 0]
             oracle.poison(partition, dict.fromkeys(poison))
         verdict = raw.compare(oracle.raw, oracle.key)
-        verdict += self._trace(topics.shared, lambda each: number_of(each.value())).compare(
+        verdict += self._trace(topics.shared, lambda each: number_of(each.value()), self.shared).compare(
             oracle.shared, oracle.key
         )
         verdict += self._trace(topics.dlq, self._letter).compare(oracle.letters, oracle.key)
@@ -127,13 +140,20 @@ class Audit:
                 self.torn.add(f"{topics.raw}[{partition}]")
         return verdict, errors
 
-    def _trace(self, topic: str, number: Callable[[Any], int | None]) -> Trace:
+    def _trace(
+        self,
+        topic: str,
+        number: Callable[[Any], int | None],
+        told: Callable[[int, int, int], None] | None = None,
+    ) -> Trace:
         trace = Trace()
         for message, committed in self._read(topic):
             found = number(message)
             if found is not None:
                 payload = message.key(), message.value(), tuple(message.headers() or ())
                 trace.saw(message.partition(), found, payload, committed=committed)
+                if told is not None and committed:
+                    told(message.partition(), message.offset(), found)
         return trace
 
     def _read(self, topic: str) -> Iterator[tuple[Any, bool]]:

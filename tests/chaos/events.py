@@ -8,22 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 
-from schemas.partition import partition
+from schemas.partition import partition, unit_bytes
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 STEP = 30  # minutes between two events of a unit
-DAYS = 3  # yesterday to tomorrow: later than the clock's next epoch would be denied for that
+DAYS = 3  # the last is today: a trainer leaves out what is more than a day ahead of the broker's clock
+PARTITIONS = 4
+STATIONS = 4  # of each partition: keys of the shared topic; what a trainer learns of one follows from its log
 ROUNDS = DAYS * 24 * 60 // STEP
 CAP = 40  # of 48 events a day
-HEADER = b"number,card,at,amount,kind\n"
+HEADER = b"number,card,at,amount,kind,station\n"
 CONTRACT = """
 contract: {name}
 version: 1.0.0
 owner: did:web:chaos.example
 source: {{kind: csv, path: load.csv, follow: true}}
 event:
-  key: card
+  key: station
   time: {{field: at, format: epoch_ms}}
   fields:
     number: {{type: int}}
@@ -31,18 +35,20 @@ event:
     at: {{type: timestamp}}
     amount: {{type: int}}
     kind: {{type: string}}
+    station: {{type: string}}
 privacy:
   protects: person
   epoch: {{length: day, from: 2016-01-01}}
   epsilon: 10
   contribution: {{max: {cap}, of: [at], held_by: ledger}}
-  unit: [card]
+  unit: [card, station]
   fields:
     number: {{public: {{because: the test tells records apart by it}}}}
     card: pseudonym
     at: {{time: 1min}}
     amount: {{count: {{min: 0, max: 100, per_unit: 100}}}}
     kind: {{category: {{members: [a, b, c], other: c}}}}
+    station: public
 terms: {{purpose: [test], for: 1d}}
 partitions: {partitions}
 """
@@ -61,18 +67,23 @@ class Event:
 
     @property
     def card(self) -> str:
-        return f"card-{self.unit}"
+        return who(self.unit)[0]
 
     @property
     def epoch(self) -> int:
         """Days since 1970."""
         return self.slot * MINUTE_MS // DAY_MS
 
+    @property
+    def station(self) -> str:
+        return who(self.unit)[1]
+
     def line(self) -> bytes:
         if self.broken:
             return b"broken,%d\n" % self.number
         kind = "abcd"[self.amount % 4]
-        return f"{self.number},{self.card},{self.slot * MINUTE_MS},{self.amount},{kind}\n".encode()
+        at = self.slot * MINUTE_MS
+        return f"{self.number},{self.card},{at},{self.amount},{kind},{self.station}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,6 @@ class Script:
     seed: int
     units: int
     start_ms: int
-    partitions: int
 
     @property
     def limit(self) -> int:
@@ -95,12 +105,20 @@ class Script:
             raise ValueError("the script has no such event")
         chance = _mixed(self.seed * 0x9E3779B97F4A7C15 + number)
         back = (chance >> 16 & 0xFF) % 5 if chance % 100 < 5 else 0
-        slot = self.start_ms // MINUTE_MS + max(0, around - back) * STEP
-        home = partition(f"card-{unit}".encode(), self.partitions)
-        return Event(number, unit, slot, home, chance % 1000 >= 998, (chance >> 32) % 120)
+        slot = self.start_ms // MINUTE_MS + max(0, around - back) * STEP + unit * STEP // self.units
+        return Event(number, unit, slot, unit % PARTITIONS, chance % 1000 >= 998, (chance >> 32) % 120)
 
     def events(self, count: int) -> Iterator[Event]:
         return map(self.event, range(count))
+
+
+@lru_cache(1 << 18)
+def who(unit: int) -> tuple[str, str]:
+    """Card and station of a unit: the first card of that number that lives in its station's partition."""
+    home = unit % PARTITIONS
+    station = f"station-{home}-{unit // PARTITIONS % STATIONS}"
+    cards = (f"{unit}-{attempt}" for attempt in count())
+    return next(card for card in cards if partition(unit_bytes([card, station]), PARTITIONS) == home), station
 
 
 def units_for(events: int) -> int:

@@ -1,126 +1,114 @@
-"""Which fault comes when, from a seed; and how each is done."""
+"""How each fault is done, and how long the way back takes."""
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.chaos.proxy import HELD, LOST, UNANSWERED, Hold
+from tests.chaos.plans import Fault
+from tests.chaos.proxy import Hold, Proxy
 from tests.chaos.scene import Scene
+from tests.chaos.workers import Slot
 
-KINDS = ("kill", "broker", "stall", "rebalance", "network", "zombie", "producer", "endtxn")
-ON_REQUEST = ("registry",)  # a keeper's restarts are few, and the broker's count more
-WEIGHTS = {
-    "kill": 8,
-    "broker": 2,
-    "stall": 2,
-    "rebalance": 3,
-    "network": 6,
-    "zombie": 2,
-    "producer": 2,
-    "endtxn": 3,
-}
-WEIGHTS |= dict.fromkeys(ON_REQUEST, 1)
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "kill": ("restart", "restart", "takeover"),
-    "network": ("cut", "reset", "delay", "half-open", "no-coordinator"),
-    "endtxn": (*[LOST] * 5, HELD, UNANSWERED),
-}
-BETWEEN_ENDS = 101.0  # of the keeper's children: it gives up after the fourth end in five minutes
+# The keeper gives up at the fourth end of a child in five minutes; and a little.
+ENDS, ENDS_SECONDS = 3, 304.0
 HOLD_SECONDS = 30.0
 NO_COORDINATOR_LASTS = 5.0  # longer than the session
 DELAY_SECONDS, DELAY_LASTS = 2.0, 6.0
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """`target`: which of the workers, or with `network` the publisher too; `pause` before it; `lasts` where it has
-    a length."""
-
-    kind: str
-    variant: str
-    target: int
-    pause: float
-    lasts: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}:{self.variant}" if self.variant else self.kind
-
-
-def plan(seed: int, kinds: Sequence[str]) -> Iterator[Fault]:
-    """The faults of a run in their order, without an end. Every kind comes once before one comes twice."""
-    rng = random.Random(seed)
-    first = [kind for kind in (*KINDS, *ON_REQUEST) if kind in kinds]
-    bags: dict[str, list[str]] = {}
-    adds = 0
-    while True:
-        kind = first.pop(0) if first else rng.choices(kinds, [WEIGHTS[each] for each in kinds])[0]
-        variant = ""
-        if kind == "rebalance":
-            variant = ("add", "remove")[adds % 2]
-            adds += 1
-        elif kind in VARIANTS:
-            bag = bags.setdefault(kind, [])
-            if not bag:
-                bag.extend(rng.sample(VARIANTS[kind], len(VARIANTS[kind])))
-            variant = bag.pop()
-        target = rng.randrange(3 if kind == "network" else 2)
-        yield Fault(kind, variant, target, rng.uniform(0.2, 1.5), rng.uniform(5.0, 14.0))
-
-
 @dataclass(slots=True)
 class Faults:
-    """Does faults one after the other; the next one begins when every partition is back.
+    """Does faults one after the other; the next one begins when every partition has been at full rate for a while.
 
     `seconds`: by name, from the fault to the first event written after it that every partition has shared; of `delay`
-    and `stall` from their ends. `stuck`: faults after which that took longer than a minute.
+    and `stall` from their ends; of the trainer, and in `learned` of all faults that touch it, until it has learned
+    such an event.
+    `stuck`: faults after which either took longer than a minute. `killed`: SIGKILLs by who got them.
     """
 
     scene: Scene
     say: Callable[[str], None]
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    learned: dict[str, list[float]] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
-    _ended_at: float = -1e9
+    killed: Counter[str] = field(default_factory=Counter)
+    _ends: deque[float] = field(default_factory=lambda: deque(maxlen=ENDS))
+
+    def may(self, fault: Fault) -> bool:
+        """False while the keeper would give up after it."""
+        full = fault.kind in ("broker", "registry") and len(self._ends) == ENDS
+        return not full or time.monotonic() - self._ends[0] > ENDS_SECONDS
 
     def do(self, fault: Fault) -> None:
         scene = self.scene
         if fault.kind in ("broker", "registry"):
-            if time.monotonic() - self._ended_at < BETWEEN_ENDS:
-                return
-            self._ended_at = time.monotonic()
+            self._ends.append(time.monotonic() + fault.pause)
         scene.endure(fault.pause)
         at = time.monotonic()
         began, written = getattr(self, f"_{fault.kind}")(fault)
-        if not scene.back(written):
-            self.stuck.append(fault.name)
+        whole = scene.back(written)
         took = time.monotonic() - began
+        learned = ""
+        if scene.trainer is not None and self._touches_trainer(fault):
+            whole = scene.learned_back(written) and whole
+            self.learned.setdefault(fault.name, []).append(time.monotonic() - began)
+            learned = f", trainer after {time.monotonic() - began:.2f} s"
+            if fault.kind == "trainer":
+                took, learned = time.monotonic() - began, ""
+        if not whole:
+            self.stuck.append(fault.name)
         self.seconds.setdefault(fault.name, []).append(took)
-        self.say(
-            f"{fault.name} on {fault.target}: back after {took:.2f} s ({time.monotonic() - at:.1f} s in all)"
-        )
         self._heal(fault)
+        self.say(
+            f"{fault.name} on {fault.target}: back after {took:.2f} s{learned} "
+            f"({time.monotonic() - at:.1f} s in all)"
+        )
+
+    @staticmethod
+    def _touches_trainer(fault: Fault) -> bool:
+        if fault.kind in ("network", "endtxn"):
+            return fault.target == 3
+        return fault.kind in ("trainer", "broker", "stall", "registry")
 
     def _heal(self, fault: Fault) -> None:
         """What was held down comes back, and has its share again before the next fault."""
         if fault.name == "kill:takeover":
-            self.scene.workers[fault.target].wanted = True
-            self.scene.joined(self.scene.workers[fault.target])
+            self._worker(fault).wanted = True
+            self.scene.joined(self._worker(fault))
         elif fault.kind == "zombie":
             self.scene.endure(fault.lasts)
-            self.scene.workers[fault.target].send(signal.SIGCONT)
+            self._worker(fault).send(signal.SIGCONT)
             self.scene.endure(4.0)
-        self.scene.back(self.scene.mark()[1])
+        self.scene.settle()
+
+    def _worker(self, fault: Fault) -> Slot:
+        scene = self.scene
+        there = [*scene.workers, scene.spare] if scene.spare.wanted else scene.workers
+        return there[fault.target % len(there)]
+
+    def _end(self, slot: Slot) -> tuple[float, int]:
+        slot.send(signal.SIGKILL)
+        self.killed[slot.name.rstrip("0123456789")] += 1
+        return self.scene.mark()
+
+    def _end_of_stack(self, role: str) -> tuple[float, int]:
+        os.kill(self.scene.ground.pid(role), signal.SIGKILL)
+        self.killed[role] += 1
+        return self.scene.mark()
 
     def _kill(self, fault: Fault) -> tuple[float, int]:
-        slot = self.scene.workers[fault.target]
+        slot = self._worker(fault)
         slot.wanted = fault.variant == "restart"
-        slot.send(signal.SIGKILL)
-        return self.scene.mark()
+        return self._end(slot)
+
+    def _trainer(self, fault: Fault) -> tuple[float, int]:
+        assert self.scene.trainer is not None
+        return self._end(self.scene.trainer)
 
     def _rebalance(self, fault: Fault) -> tuple[float, int]:
         spare = self.scene.spare
@@ -134,12 +122,10 @@ class Faults:
         return found
 
     def _producer(self, fault: Fault) -> tuple[float, int]:
-        self.scene.publisher.send(signal.SIGKILL)
-        return self.scene.mark()
+        return self._end(self.scene.publisher)
 
     def _broker(self, fault: Fault) -> tuple[float, int]:
-        os.kill(self.scene.ground.pid("broker"), signal.SIGKILL)
-        return self.scene.mark()
+        return self._end_of_stack("broker")
 
     def _stall(self, fault: Fault) -> tuple[float, int]:
         """The broker stands still for longer than its own session: its controller fences it, and every partition has no
@@ -153,18 +139,19 @@ class Faults:
         return self.scene.mark()
 
     def _registry(self, fault: Fault) -> tuple[float, int]:
-        """With a worker, which cannot start without it."""
-        os.kill(self.scene.ground.pid("registry"), signal.SIGKILL)
-        self.scene.workers[fault.target].send(signal.SIGKILL)
-        return self.scene.mark()
+        """With a process that cannot start without it."""
+        self._end_of_stack("registry")
+        return self._end(
+            self.scene.trainer if self.scene.trainer and fault.target % 2 else self._worker(fault)
+        )
 
     def _zombie(self, fault: Fault) -> tuple[float, int]:
-        self.scene.workers[fault.target].send(signal.SIGSTOP)
+        self._worker(fault).send(signal.SIGSTOP)
         return self.scene.mark()
 
     def _network(self, fault: Fault) -> tuple[float, int]:
         scene = self.scene
-        proxy = [*scene.workers, scene.publisher][fault.target].proxy
+        proxy = self._proxy(fault)
         if fault.variant == "delay":
             proxy.delay = DELAY_SECONDS
             scene.endure(DELAY_LASTS)
@@ -180,7 +167,12 @@ class Faults:
         return scene.mark()
 
     def _endtxn(self, fault: Fault) -> tuple[float, int]:
-        proxy = self.scene.workers[fault.target].proxy
+        proxy = self._proxy(fault)
         proxy.holds.append(Hold(fault.variant, HOLD_SECONDS))
-        self.scene.endure_until(lambda: not proxy.holds, 10.0)
+        if not self.scene.endure_until(lambda: not proxy.holds, 10.0):
+            proxy.holds.clear()  # that client commits nothing now: no trial
         return self.scene.mark()
+
+    def _proxy(self, fault: Fault) -> Proxy:
+        scene = self.scene
+        return [*scene.workers, scene.publisher, scene.trainer or scene.publisher][fault.target].proxy

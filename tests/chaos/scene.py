@@ -17,10 +17,11 @@ from streams.kafka.clients import Connection
 from tests.chaos.audit import UnstableError, committed_offset, records
 from tests.chaos.load import Load, Poison
 from tests.chaos.proxy import Network
-from tests.chaos.watch import Watch
+from tests.chaos.watch import Learned, Watch
 from tests.chaos.workers import Slot
 
 BACK_SECONDS = 60.0
+STEADY_SECONDS = 2.0
 DRAIN_SECONDS = 120.0
 
 
@@ -40,10 +41,17 @@ class Ground:
 
 
 class Scene:
-    """Two workers, a spare one that is added and removed, and a publisher, each behind a proxy of its own."""
+    """Two workers, a spare one that is added and removed, a trainer and a publisher, each behind a proxy of its own."""
 
     def __init__(
-        self, ground: Ground, contract: Contract, file: Path, load: Load, *, recycling: bool
+        self,
+        ground: Ground,
+        contract: Contract,
+        file: Path,
+        load: Load,
+        *,
+        recycling: bool,
+        task: Path | None = None,
     ) -> None:
         self.ground, self.contract, self.load = ground, contract, load
         admin = ground.connection("admin")
@@ -58,20 +66,28 @@ class Scene:
         self.workers = [slot(f"share{number}", [*share, str(number)], recycling) for number in range(2)]
         self.spare = slot("share2", [*share, "2"], recycling)
         self.publisher = slot("publish", ["publish", str(file), "--json", "--no-open"])
+        self.trainer: Slot | None = None
+        if task is not None:  # one transaction a second holds all that came in it
+            words = ["train", str(task), "--json", "--no-open", "--batch-records", "20000"]
+            self.trainer = slot("train", words)
         self.poison = Poison(admin, contract.topics.raw, contract.partitions)
         self.watch = Watch(admin, contract.topics.shared, contract.partitions)
+        self._learned = Learned(admin, task.stem, contract.topics.shared, self.watch) if task else None
 
     @property
     def slots(self) -> list[Slot]:
-        return [*self.workers, self.spare, self.publisher]
+        trainers = [self.trainer] if self.trainer is not None else []
+        return [*self.workers, self.spare, *trainers, self.publisher]
 
     def begin(self) -> None:
-        """Returns when every partition has shared something. Raises TimeoutError."""
-        for slot in (self.publisher, *self.workers):
-            slot.wanted = True
+        """Returns when every partition has shared something, and the trainer has learned of it. Raises TimeoutError."""
+        for slot in self.slots:
+            slot.wanted = slot is not self.spare
         self.load.begin()
         if not self.endure_until(lambda: self.watch.behind(0), 90):
             raise TimeoutError("nothing is shared; see the logs of publish and share")
+        if not self.learned_back(0):
+            raise TimeoutError("nothing is learned; see the log of train")
 
     def tick(self) -> None:
         """20 ms of everything."""
@@ -98,6 +114,23 @@ class Scene:
 
     def back(self, written: int) -> bool:
         return self.endure_until(lambda: self.watch.behind(written), BACK_SECONDS)
+
+    def learned_back(self, written: int) -> bool:
+        """Waits for the trainer; True at once where there is none."""
+        learned = self._learned
+        return learned is None or self.endure_until(lambda: learned.behind(written), BACK_SECONDS)
+
+    def settle(self) -> bool:
+        """Waits until nothing has been behind by more than a second for two: all that was held up is worked off."""
+        since = time.monotonic()
+
+        def steady() -> bool:
+            nonlocal since
+            if not self.watch.behind(self.load.count - int(self.load.rate)):
+                since = time.monotonic()
+            return time.monotonic() - since >= STEADY_SECONDS
+
+        return self.endure_until(steady, BACK_SECONDS)
 
     def joined(self, slot: Slot) -> None:
         """Waits until this process, just started, takes part in its group."""
@@ -131,7 +164,8 @@ class Scene:
             self._pause()
         admin, lasts = self.ground.connection("admin"), dict[int, int]()
         try:
-            for each in records(admin, self.contract.topics.raw, self.contract.partitions, committed=True):
+            topic = self.contract.topics.raw
+            for each in records(admin, topic, self.contract.partitions, committed=True, tail=20_000):
                 lasts[each.partition()] = each.offset()
         except UnstableError:
             return False
@@ -140,6 +174,22 @@ class Scene:
                 if time.monotonic() > deadline:
                     return False
                 self._pause()
+        return self._learned is None or self._until_learned(deadline)
+
+    def _until_learned(self, deadline: float) -> bool:
+        """All that is shared: the trainer's group stands behind the last committed record of each partition."""
+        assert self._learned is not None
+        admin, lasts = self.ground.connection("admin"), dict[int, int]()
+        topic = self.contract.topics.shared
+        try:
+            for each in records(admin, topic, self.contract.partitions, committed=True, tail=20_000):
+                lasts[each.partition()] = each.offset()
+        except UnstableError:
+            return False
+        while not self._learned.at_least(lasts):
+            if time.monotonic() > deadline:
+                return False
+            self._pause()
         return True
 
     def _pause(self) -> None:
@@ -151,5 +201,7 @@ class Scene:
         for slot in self.slots:
             slot.down()
         self.watch.close()
+        if self._learned is not None:
+            self._learned.close()
         self.network.close()
         self.load.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import Fault
+from tests.chaos.plans import Fault
 from tests.chaos.run import Options, run
 from tests.chaos.scene import Ground
 from tests.integration.conftest import RunningStack

@@ -13,12 +13,12 @@ import pytest
 from streams.privacy.admission import REASONS, admit
 from streams.privacy.rows import EpochRows
 from tests.chaos.audit import number_of
-from tests.chaos.events import CAP, DAY_MS, ROUNDS, Event, Script, units_for
-from tests.chaos.faults import KINDS, plan
+from tests.chaos.events import CAP, DAY_MS, PARTITIONS, ROUNDS, Event, Script, units_for
 from tests.chaos.oracle import Model, Oracle, Tally, Trace, Verdict
+from tests.chaos.plans import KINDS, plan
 
-COUNT, PARTITIONS = 30_000, 4
-SCRIPT = Script(seed=3, units=300, start_ms=16_804 * DAY_MS, partitions=PARTITIONS)
+COUNT = 30_000
+SCRIPT = Script(seed=3, units=300, start_ms=16_804 * DAY_MS)
 
 
 def told() -> Oracle:
@@ -140,7 +140,7 @@ def test_the_script_has_every_outcome_and_repeats() -> None:
     assert min(reasons.values()) > 100
     assert sum(map(len, oracle.letters.values())) > 20
     assert list(SCRIPT.events(500)) == list(SCRIPT.events(500))
-    assert list(SCRIPT.events(500)) != list(Script(4, 300, SCRIPT.start_ms, PARTITIONS).events(500))
+    assert list(SCRIPT.events(500)) != list(Script(4, 300, SCRIPT.start_ms).events(500))
     assert units_for(10_000_000) * ROUNDS >= 10_000_000
     with pytest.raises(ValueError):
         SCRIPT.event(SCRIPT.limit)
