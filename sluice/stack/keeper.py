@@ -55,10 +55,10 @@ class Keeper:
         signal.signal(signal.SIGCHLD, _rings)
         for number in SIGNALS:
             signal.signal(number, _told_to_stop)
-        alive = True
+        alive, wait = True, (self.disk or {}).get("look_seconds", LOOK_SECONDS)
         try:
             while alive:
-                if select.select([ended], [], [], LOOK_SECONDS)[0]:
+                if select.select([ended], [], [], wait)[0]:
                     os.read(ended, 4096)
                 self._mind_the_disk()
                 alive = self._bury()
@@ -69,16 +69,18 @@ class Keeper:
 
     def _bury(self) -> bool:
         """See to all children that have ended. False: one of them cannot be kept alive."""
-        alive = True
-        while alive:
+        for pid in list(self.children):
+            code: int | None = None
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:  # all of them wait for room
-                break
-            if pid == 0:
-                break
-            alive = pid not in self.children or self._again(pid, status)
-        return alive
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended == 0:
+                    continue
+                code = os.waitstatus_to_exitcode(status)
+            except ChildProcessError:  # it ended, and was buried, before this process became the keeper
+                pass
+            if not self._again(pid, code):
+                return False
+        return True
 
     def stop(self) -> None:
         """Stop the children one after the other, the last started first, and take their ids out of
@@ -110,14 +112,13 @@ class Keeper:
                 return False
             time.sleep(0.05)
 
-    def _again(self, pid: int, status: int) -> bool:
+    def _again(self, pid: int, code: int | None) -> bool:
         child = self.children.pop(pid)
         if self._left() < self._bytes("stop_bytes"):
             self._wait_for_room(child)
             return True
         now = time.monotonic()
         self.failures = [when for when in self.failures if now - when < WINDOW_SECONDS] + [now]
-        code = os.waitstatus_to_exitcode(status)
         if len(self.failures) > RESTARTS:
             self._say(f"{child['role']} ended with {code} and was started again too often: giving up")
             return False
