@@ -123,9 +123,16 @@ def parse(content: str, base: Path | None = None, name: str = "contract") -> Con
         contract = Contract.model_validate(data)
     except ValidationError as problem:
         raise ContractError(*findings.explain(problem, lines, name)) from None
-    source = contract.source.path.expanduser()
-    contract.source.__dict__["path"] = ((base or Path.cwd()) / source).resolve()
     refused = rulebook.refusals(contract)
+    try:
+        source = contract.source.path.expanduser()
+        contract.source.__dict__["path"] = ((base or Path.cwd()) / source).resolve()
+    except (OSError, RuntimeError, ValueError):  # a home that nobody has, a zero byte
+        where, remedy = (
+            ("source", "path"),
+            "Name a file; `~` is your own home, `~name` that of a user of this machine.",
+        )
+        refused.append(findings.Problem(where, "no file can have this path.", remedy))
     if refused:
         raise ContractError(*findings.render(refused, lines, name))
     return contract

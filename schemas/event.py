@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +25,13 @@ AVRO: dict[str, object] = {
 }
 # Formats that are not strptime patterns. Epochs and ISO times with an offset carry their own zone.
 NAMED_FORMATS = ("iso8601", "epoch_s", "epoch_ms")
+
+
+def fits_64_bits(value: object) -> bool:
+    """Whether Avro's long or double holds a number; True for what is none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(1 << 63) <= value < 1 << 63
 
 
 class Source(Part):
@@ -71,7 +80,7 @@ class Time(Part):
         sample = datetime(2016, 1, 2, 13, 4, 5, tzinfo=UTC)
         try:
             back = datetime.strptime(sample.strftime(self.format), self.format)
-        except ValueError:
+        except (ValueError, re.error):  # a directive that stands twice is a group's name twice to strptime
             raise ValueError("not a strptime pattern; write one such as %d/%m/%Y %H:%M, or iso8601") from None
         if (back.year, back.month, back.day) != (2016, 1, 2):
             raise ValueError("the pattern loses the date; it needs year, month and day")
@@ -106,6 +115,8 @@ class Field(Part):
             ok = isinstance(self.default, kinds[self.type])
             if not ok or (isinstance(self.default, bool) and self.type != "bool"):
                 raise ValueError(f"the default does not fit type {self.type}")
+            if not fits_64_bits(self.default):
+                raise ValueError("the default is not finite, or longer than 64 bits")
         return self
 
 

@@ -59,9 +59,9 @@ class Mapping:
         if isinstance(operator, Rename):
             return given[operator.field]
         if isinstance(operator, Scale):
-            return pc.add(
-                pc.multiply(given[operator.field].cast(pa.float64()), operator.scale), operator.offset
-            )
+            # Not safe: a whole number beyond 2^53 becomes the nearest double, and never an error.
+            numbers = given[operator.field].cast(pa.float64(), safe=False)
+            return pc.add(pc.multiply(numbers, operator.scale), operator.offset)
         if isinstance(operator, Table):
             words = given[operator.field].cast(pa.string())
             index = pc.index_in(words, pa.array(list(operator.table), pa.string()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.findings import Problem
 from schemas.promises import fields, promise
 from schemas.rules import Count, Number, Time
-from schemas.targets import fields_of
+from schemas.targets import fields_of, records_of, scaled
 from schemas.text import Loc
 from schemas.units import duration_text
 
@@ -100,8 +100,22 @@ def _structure(contract: Contract) -> Iterator[Problem]:
 
 def _mapping(contract: Contract) -> Iterator[Problem]:
     rules = contract.privacy.fields
+    records = {contract.shares.model}
     for attribute, operator in contract.targets.items():
         path: Loc = ("shares", "map", attribute)
+        for name in scaled(operator):
+            if name in rules and not _number(contract, name):
+                yield Problem(
+                    path, f"{name!r} is no number and cannot be scaled.", "Map it as it is, or with a table."
+                )
+        for record in records_of(operator, attribute):
+            if record in records:
+                yield Problem(
+                    path,
+                    f"two records would have the name {record!r}, which Avro allows once.",
+                    "Rename the attribute: a record is named after the model, or after its attributes joined by `_`.",
+                )
+            records.add(record)
         for name in fields_of(operator):
             if name not in rules:
                 yield Problem(path, f"there is no field {name!r}.", "Map fields of the event.")
@@ -116,6 +130,14 @@ def _mapping(contract: Contract) -> Iterator[Problem]:
             "no attribute carries the event time, without which nobody can learn from it.",
             f"Map one attribute to {time}.",
         )
+
+
+def _number(contract: Contract, name: str) -> bool:
+    """Whether a field is a number once it is noised; true and false count as 1 and 0."""
+    kind = contract.privacy.fields[name].kind
+    return kind in ("count", "number") or (
+        kind in ("public", "drop") and contract.event.fields[name].type in ("int", "float", "bool")
+    )
 
 
 def warnings(contract: Contract) -> Iterator[str]:

@@ -7,12 +7,13 @@ Operators: a bare field name renames; text with `{field}` is a template; `{from:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, StringConstraints, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, StringConstraints, Tag, field_validator, model_validator
 from pydantic import Field as Setting
 
-from schemas.event import FieldName
+from schemas.event import FieldName, fits_64_bits
 from schemas.units import Part
 
 _HOLE = re.compile(r"\{([A-Za-z][A-Za-z0-9_]*)\}")
@@ -45,6 +46,13 @@ class Table(Part):
 class Constant(Part):
     op: Literal["constant"] = "constant"
     constant: str | bool | int | float
+
+    @field_validator("constant")
+    @classmethod
+    def _sayable(cls, constant: str | bool | int | float) -> str | bool | int | float:
+        if not fits_64_bits(constant):
+            raise ValueError("a constant that is not finite, or longer than 64 bits")
+        return constant
 
 
 class Template(Part):
@@ -130,6 +138,27 @@ def fields_of(operator: Operator) -> tuple[str, ...]:
     if isinstance(operator, ListOfOne):
         return fields_of(operator.item)
     return ()
+
+
+def scaled(operator: Operator) -> Iterator[str]:
+    """Every field that an operator computes with."""
+    if isinstance(operator, Scale):
+        yield operator.field
+    elif isinstance(operator, Nest):
+        for inner in operator.nest.values():
+            yield from scaled(inner)
+    elif isinstance(operator, ListOfOne):
+        yield from scaled(operator.item)
+
+
+def records_of(operator: Operator, name: str) -> Iterator[str]:
+    """Names of the Avro records that `avro_type` makes of an operator."""
+    if isinstance(operator, Nest):
+        yield name
+        for key, inner in operator.nest.items():
+            yield from records_of(inner, f"{name}_{key}")
+    elif isinstance(operator, ListOfOne):
+        yield from records_of(operator.item, f"{name}_item")
 
 
 def avro_type(operator: Operator, fields: dict[str, Any], name: str) -> Any:

@@ -23,6 +23,7 @@ from schemas.errors import FatalError
 SHARD_BYTES = 16 << 10
 HEAD = b"head"
 FORMAT = 1
+MOST_SHARDS = 999_999  # as many as six digits tell apart
 
 Parts = dict[str, bytes]
 Change = tuple[bytes, bytes | None]
@@ -84,20 +85,38 @@ def _head(parts: Mapping[str, bytes]) -> bytes:
 
 
 def _assemble(head: bytes, shards: Mapping[bytes, bytes]) -> Parts:
-    told = json.loads(head)
-    if told["format"] != FORMAT:
-        raise RecordError(
-            f"The trainer's record has format {told['format']}, this version reads {FORMAT}.",
-            "Run the version of Sluice that wrote it, or start the task under a new name.",
-        )
-    parts: Parts = {}
-    for name, (size, digest) in told["parts"].items():
-        keys = (f"{name}/{index:06d}".encode() for index in range(-(-size // SHARD_BYTES)))
-        content = b"".join(shards.get(key, b"") for key in keys)
+    keys, parts = sorted(shards), Parts()
+    for name, (size, digest) in _told(head).items():
+        count = min(-(-size // SHARD_BYTES), MOST_SHARDS)
+        first, end = f"{name}/000000".encode(), f"{name}/{count:06d}".encode()
+        content = b"".join(shards[key] for key in keys if first <= key < end)
         if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
             raise RecordError(
                 f"The trainer's record is damaged: part {name!r} has {len(content)} of {size} bytes.",
                 "Start the task under a new name; it learns again from the shared topics.",
             )
         parts[name] = content
+    return parts
+
+
+def _told(head: bytes) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each part, as the head says."""
+    try:
+        told = json.loads(head)
+        version = int(told["format"])
+        parts = {str(name): (size, str(digest)) for name, (size, digest) in told["parts"].items()}
+        if not all(type(size) is int and size >= 0 for size, _ in parts.values()):
+            raise ValueError("size")
+        for name in parts:
+            name.encode()
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as problem:
+        raise RecordError(
+            f"The head of the trainer's record is damaged ({type(problem).__name__}).",
+            "Start the task under a new name; it learns again from the shared topics.",
+        ) from None
+    if version != FORMAT:
+        raise RecordError(
+            f"The trainer's record has format {version}, this version reads {FORMAT}.",
+            "Run the version of Sluice that wrote it, or start the task under a new name.",
+        )
     return parts

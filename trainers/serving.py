@@ -124,6 +124,8 @@ class Model:
         self._context = context
         self._rows = {key: row for row, key in enumerate(keys)}
         caps = [Decimal(terms.epsilon) for terms in manifest.contracts if terms.epsilon]
+        if not all(cap.is_finite() and cap >= 0 for cap in caps):
+            raise ValueError("a cap that is no number")
         self._epsilon = sum(caps, Decimal(0)) if caps else None
         self._protects = ", ".join(
             dict.fromkeys(terms.protects for terms in manifest.contracts if terms.protects)
@@ -187,9 +189,10 @@ def load(manifest: Manifest, files: Mapping[str, bytes]) -> Model:
         raise RefusedError("graph-unusable", str(problem)) from None
     try:
         graph = Graph(files[GRAPH])
-        missing = [name for name in graph.inputs if name not in context]
-        if missing or len(manifest.levels) < 2:
+        if missing := [name for name in graph.inputs if name not in context]:
             raise RefusedError("graph-unusable", f"no context for input {', '.join(missing)}")
+        if not _probabilities(manifest.levels):
+            raise RefusedError("graph-unusable", "levels that are no rising probabilities")
         if keys:
             _try(graph, {name: array[:64] for name, array in context.items()}, manifest)
     except RefusedError:
@@ -203,6 +206,12 @@ def load(manifest: Manifest, files: Mapping[str, bytes]) -> Model:
     except (ArithmeticError, TypeError, ValueError) as problem:  # an epsilon that is no number, a year 10,000
         raise RefusedError("context-unusable", type(problem).__name__) from None
     return model
+
+
+def _probabilities(levels: Sequence[float]) -> bool:
+    """Whether an interval can be told from these quantile levels."""
+    pairs = zip((0.0, *levels), (*levels, 1.0), strict=True)
+    return len(levels) >= 2 and all(low < high for low, high in pairs)
 
 
 def _try(graph: Graph, feed: Mapping[str, NDArray[Any]], manifest: Manifest) -> None:

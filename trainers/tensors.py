@@ -46,14 +46,23 @@ def load(data: bytes) -> tuple[Arrays, Any]:
     length = int.from_bytes(data[:8], "little")
     if length > HEADER_LIMIT or 8 + length > len(data):
         raise ValueError("header longer than the file")
-    header = json.loads(data[8 : 8 + length])
+    header = _json(data[8 : 8 + length])
     if not isinstance(header, dict) or len(header) > MOST_ARRAYS:
         raise ValueError("header is no object, or names too many arrays")
     meta = header.pop("__metadata__", {})
+    if not isinstance(meta, dict) or not isinstance(meta.get(META, ""), str):
+        raise ValueError("metadata is no object of texts")
     body, arrays = memoryview(data)[8 + length :], Arrays()
     for name, entry in header.items():
         arrays[name] = _array(entry, body)
-    return arrays, json.loads(meta[META]) if META in meta else None
+    return arrays, _json(meta[META]) if META in meta else None
+
+
+def _json(text: bytes | str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _array(entry: Any, body: memoryview) -> np.ndarray[Any, Any]:

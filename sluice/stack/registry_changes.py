@@ -27,6 +27,7 @@ from sluice.stack.registry_store import (
     schema_record,
 )
 
+LARGEST = 2**31 - 1  # version or id; clients read both as signed 32 bits
 LONGEST_SUBJECT = 260  # a topic's name has at most 249 characters, and "-value"
 
 
@@ -61,7 +62,8 @@ def find_version(store: Store, subject: str, wanted: str, deleted: bool = False)
     Raises Refused: 42202 for what is no version, 40401 for an unknown subject, 40402 for an unknown version.
     """
     latest = wanted in ("latest", "-1")
-    if not latest and not (wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:11]) < 2**31):
+    short = wanted.isascii() and wanted.isdigit() and len(wanted) < 20  # int() refuses thousands of digits
+    if not latest and not (short and 1 <= int(wanted) <= LARGEST):
         raise reply.invalid_version(wanted)
     known = store.all(subject) if deleted else store.live(subject)
     if not known:
@@ -111,6 +113,8 @@ def register(store: Store, subject: str, schema: Schema, number: int = 0, schema
         "version": number or (known[-1].version + 1 if known else 1),
         "id": schema_id or store.id_of(schema) or store.next_id(),
     }
+    if max(record["version"], record["id"]) > LARGEST:
+        raise reply.not_permitted(f"Versions and ids end at {LARGEST}.")
     if schema.references:
         record["references"] = [r.shown() for r in schema.references]
     record |= {"schema": schema.text, "deleted": False}

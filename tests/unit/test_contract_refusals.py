@@ -74,6 +74,32 @@ CASES: dict[str, tuple[str, str, str]] = {
     "an odd tag": ("version: 1.0.0", "version: !!timestamp x", "not what its tag says"),
     "an odder tag": ("version: 1.0.0", "version: !!bool perhaps", "not what its tag says"),
     "an empty number": ("version: 1.0.0", "version: !!float ''", "not what its tag says"),
+    "no such character": ("about: Vehicles", 'about: "\\UFFFFFFFF" # ', "an escape out of range"),
+    "endless version of YAML": ("# Vehicle counts", f"%YAML 1.{'9' * 5000}\n---\n# ", "out of range"),
+    "a directive twice": ("%d/%m/%Y %H:%M", "%d/%m/%Y %Y", "not a strptime pattern"),
+    "a path with a zero byte": ("../../producers/samples/pems.parquet", '"a\\0b"', "no file can have this path"),
+    "nobody's home": ("../../producers/samples/pems.parquet", "~nobody-at-all/x", "no file can have this path"),
+    "endless default": (
+        '{type: int, column: "% Observed"}', "{type: int, default: 9223372036854775808}", "longer than 64 bits"
+    ),
+    "infinite default": ('{type: int, column: "% Observed"}', "{type: float, default: 1e999}", "not finite"),
+    "endless constant": ("intensity:    vehicles", "i: {constant: 9223372036854775808}", "longer than 64 bits"),
+    "infinite constant": ("intensity:    vehicles", "i: {constant: 1e999}", "not finite"),
+    "a record named twice": (
+        "intensity:    vehicles",
+        "a: {nest: {b: {nest: {c: vehicles}}}}\n    a_b: {nest: {c: vehicles}}",
+        "two records would have the name 'a_b'",
+    ),
+    "a list's record named twice": (
+        "intensity:    vehicles",
+        "a: {list: {nest: {c: vehicles}}}\n    a_item: {nest: {c: vehicles}}",
+        "two records would have the name 'a_item'",
+    ),
+    "a record named as the model": (
+        "intensity:    vehicles", "TrafficFlowObserved: {nest: {a: vehicles}}", "the name 'TrafficFlowObserved'"
+    ),
+    "a word scaled": ("intensity:    vehicles", "i: {list: {from: detector, scale: 2}}", "'detector' is no number"),
+    "a time scaled": ("intensity:    vehicles", "i: {nest: {a: {from: interval_start}}}", "is no number"),
     "bad yaml": ("event:", "event: {", "not readable as YAML"),
 }  # fmt: skip
 

@@ -177,3 +177,21 @@ def test_references_are_visited_once_each_however_many_ways_lead_there() -> None
     for number in (64, 65, 66):  # too many, itself, none
         with pytest.raises(KeyError):
             store.resolve((Reference("A", f"s{number}", 1),))
+
+
+@pytest.mark.parametrize("wanted", ["1" * 20, "00000000001" + "9" * 5_000, "2147483648"])
+def test_a_version_of_any_length_is_refused_and_never_read(wanted: str) -> None:
+    with pytest.raises(Refused) as problem:
+        changes.find_version(Store(), "a", wanted)
+    assert problem.value.code == 42202
+
+
+@pytest.mark.parametrize(("number", "schema_id"), [(1, 1 << 31), (1 << 31, 1), (10**20, 10**20)])
+def test_no_version_or_id_has_more_than_31_bits(number: int, schema_id: int) -> None:
+    """One import of a larger id, and every later one was too large for the five bytes before a record."""
+    store = Store()
+    store.modes["a"] = "IMPORT"
+    with pytest.raises(Refused) as problem:
+        changes.register(store, "a", SCHEMAS[0], number, schema_id)
+    assert problem.value.status == 422
+    assert changes.register(store, "a", SCHEMAS[0], 1, (1 << 31) - 1).answer == (1 << 31) - 1

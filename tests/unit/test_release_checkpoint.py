@@ -54,3 +54,16 @@ def test_a_lost_shard_is_said() -> None:
 def test_another_format_is_said() -> None:
     with pytest.raises(RecordError, match="format 2"):
         Recorder().restore([(HEAD, b'{"format": 2, "parts": {}}')])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"{", b"7", b"\xc7", b'"a"', b"[" * 100_000, b'{"format": 1}', b'{"format": 1, "parts": 3}',
+     b'{"format": 1, "parts": {"a": 3}}', b'{"format": 1, "parts": {"a": [-1, ""]}}', b'{"format": 1e999, "parts": {}}',
+     b'{"format": 1, "parts": {"a": [1.5, ""]}}', b'{"format": 1, "parts": {"\\ud800": [0, ""]}}',
+     b'{"format": 1, "parts": {"a": [1000000000000000000000, ""]}}']
+)  # fmt: skip
+def test_a_damaged_head_is_said_and_costs_nothing(head: bytes) -> None:
+    """The last one claims 10^21 bytes: to look for each of its shards took for ever."""
+    with pytest.raises(RecordError, match="damaged"):
+        Recorder().restore([(b"a/000000", b"x"), (HEAD, head)])
