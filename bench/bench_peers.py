@@ -1,12 +1,15 @@
 """The share hop beside its peers, in one run on one embedded broker. The last line is one JSON object.
 
-    python -m bench.bench_peers [--only ours,kafka_streams] [--events 1000000] [--size 39|400] [--partitions N]
+    python -m bench.bench_peers [--only ours,kafka_streams] [--events 1000000]
+        [--size 39|400] [--partitions N] [--rounds N]
 
 Each engine decodes the same events, puts discrete noise on one field, maps two, encodes and sends; ours does it in
 full (ledger, keyed exact noise, mapping, dead-letter path, exactly-once). What is measured stands in
 bench/peers/arena.py and latency.py, how each peer was tuned in its own program. The peers that go record by record in
 Python get 200,000 events at most and plain Faust 100,000. An engine that cannot be had, or that does not bring out what
-went in, gives null and its reason under `problems`; the others go on.
+went in, gives null and its reason under `problems`; the others go on. With several rounds every second one goes
+through the engines backwards, since who comes later meets a broker with warmer code and more on its disk; of each
+engine the round of median events/s counts.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--codec", choices=["own", "fastavro"], default="own", help="of the Python peers; see hop.py"
     )
+    parser.add_argument("--rounds", type=int, default=1, help="how often; the median counts")
     parser.add_argument("--no-latency", action="store_true", help="only events/s")
     found = parser.parse_args(given)
     found.only = [name for name in found.only.split(",") if name]
@@ -55,11 +59,27 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"no such engine: {', '.join(sorted(unknown))}")
     if not 1 <= found.events <= 1_000_000:
         parser.error("--events is between 1 and 1,000,000: each of 100,000 units has 10")
+    if found.partitions < 1 or found.rounds < 1:
+        parser.error("--partitions and --rounds are at least 1")
     return found
 
 
+def median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The round of median events/s (of two the slower), with the rates of all; or the first that has a problem."""
+    for figures in rounds:
+        if "problem" in figures:
+            return figures
+    found = sorted(rounds, key=lambda figures: figures["events_per_s"])[(len(rounds) - 1) // 2]
+    return {**found, "rounds": [figures["events_per_s"] for figures in rounds]}
+
+
 def run(
-    arena: Arena, only: list[str], events: int, with_latency: bool, tell: Callable[[str], None]
+    arena: Arena,
+    only: list[str],
+    events: int,
+    with_latency: bool,
+    tell: Callable[[str], None],
+    rounds: int = 1,
 ) -> Figures:
     """What each engine did, by name; `problem` where it did not."""
     found: Figures = {}
@@ -80,8 +100,12 @@ def run(
         if engine.name == WARMER:  # the first to come would pay for a broker whose code is not compiled yet
             warming = replace(engine, name="warming")
             attempt("the broker's warm-up, not counted", partial(throughput, arena, warming, WARMING_EVENTS))
-    for engine in engines:
-        found[engine.name] = attempt(engine.title, partial(throughput, arena, engine, events))
+    every: dict[str, list[dict[str, Any]]] = {engine.name: [] for engine in engines}
+    for number in range(rounds):
+        for engine in reversed(engines) if number % 2 else engines:
+            named = replace(engine, name=f"{engine.name}_{number}")
+            every[engine.name].append(attempt(engine.title, partial(throughput, arena, named, events)))
+    found |= {name: median(figures) for name, figures in every.items()}
     for engine in engines if with_latency else []:
         if engine.name in ("ours", "kafka_streams") and "problem" not in found[engine.name]:
             name = f"{engine.title}, latency"
@@ -124,6 +148,7 @@ def result(found: Figures) -> dict[str, Any]:
         "kafka_streams_same_interval_p99_ms": figure("kafka_streams_same", "p99_ms"),
         "events_per_s": rates,
         "events": {engine.name: figure(engine.name, "events") for engine in ENGINES},
+        "rounds": {engine.name: figure(engine.name, "rounds") for engine in ENGINES},
         "problems": {name: figures["problem"] for name, figures in found.items() if "problem" in figures},
     }
 
@@ -177,7 +202,12 @@ def main() -> None:
         try:
             arena = Arena(stack, folder, given.size, given.partitions, given.codec)
             found = run(
-                arena, given.only, given.events, not given.no_latency, lambda line: print(line, flush=True)
+                arena,
+                given.only,
+                given.events,
+                not given.no_latency,
+                lambda line: print(line, flush=True),
+                given.rounds,
             )
         finally:
             stack.stop()

@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from bench.bench_share import CONTRACT, DAY_MS, START_MS, UNITS, batches, cpu_seconds, events
+from bench.peers import content
 from schemas.codec import CLOCK, Encoder
 from schemas.contract import Contract, parse
 from schemas.partition import partition as home_of
@@ -98,8 +100,8 @@ class Engine:
 def contract_of(name: str, size: int, partitions: int) -> tuple[Contract, str]:
     """The contract of bench_share under another name, with partitions, and for 400 bytes with fields that it drops.
 
-    More than one partition ask for a unit that the key is a part of: a card at a site. Our ledger then holds nearly as
-    many units as there are events; what peers do is the same.
+    More than one partition ask for a unit that the key is a part of: a card at a site. A card then has one site (see
+    Feed), so that there are as many units as with one partition.
     """
     notes = [f"note{i}" for i in range(len(SIZES[size]))]
     text = CONTRACT.replace("bench.passes", f"bench.{name.replace('_', '-')}")
@@ -123,11 +125,19 @@ def filled(batch: pa.RecordBatch, size: int) -> pa.RecordBatch:
     return batch
 
 
+def at_home(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Each card at one site, that of its last three digits."""
+    digits = pc.utf8_slice_codeunits(batch.column("card"), 6, 9)
+    sites = pc.binary_join_element_wise("station-000", digits, "")
+    return batch.set_column(batch.schema.names.index("site"), "site", sites)
+
+
 class Feed:
-    """Writes raw topics. Each event goes to the partition of its unit, where our worker wants it."""
+    """Writes raw topics. Each event goes to the partition of its unit, where our worker wants it. `written`: what."""
 
     def __init__(self, task: Task, size: int, **settings: Any) -> None:
         self._task, self._size = task, size
+        self.written: list[pa.RecordBatch] = []
         self._encoder = Encoder(task.raw_id, task.contract.raw_schema)
         self._clock = Encoder(task.opened.schema_ids["sluice.clock"], CLOCK)
         self.producer = Producer(
@@ -142,9 +152,12 @@ class Feed:
 
     def values(self, batch: pa.RecordBatch) -> Iterator[tuple[bytes, str, int]]:
         """Value, key, partition. Raises AssertionError where the size is not what was asked for."""
+        count = self._task.partitions
+        batch = at_home(batch) if count > 1 else batch
+        self.written.append(batch.select(["site", "at"]))
         values = self._encoder.encode(filled(batch, self._size))
         assert set(map(len, values)) == {self._size}, set(map(len, values))
-        cards, sites, count = batch.column("card"), batch.column("site").to_pylist(), self._task.partitions
+        cards, sites = batch.column("card"), batch.column("site").to_pylist()
         for card, site, value in zip(cards.to_pylist(), sites, values, strict=True):
             yield value, site, home_of(unit_bytes([card, site]), count) if count > 1 else 0
 
@@ -193,8 +206,10 @@ class Watch:
         )
 
     def done(self, ends: Sequence[int]) -> bool:
-        """Whether the group's committed offsets reached `ends`."""
-        found = self._committed.committed(self._parts(self._task.contract.topics.raw), timeout=30)
+        """Whether the group's committed offsets reached `ends`. A `read_committed` client would not be told while a
+        transaction is being committed, and would ask again later than we look.
+        """
+        found = self._all.committed(self._parts(self._task.contract.topics.raw), timeout=30)
         return all(each.offset >= end for each, end in zip(found, ends, strict=True))
 
     def close(self) -> None:
@@ -205,15 +220,18 @@ class Watch:
         return [TopicPartition(topic, partition) for partition in range(self._task.partitions)]
 
 
-def committed_records(task: Task, topic: str) -> list[tuple[bytes | None, int]]:
-    """Key and append time (ms) of every committed record, partition by partition."""
+Record = tuple[bytes | None, int, bytes]
+
+
+def committed_records(task: Task, topic: str) -> list[Record]:
+    """Key, append time (ms) and value of every committed record, partition by partition."""
     settings = {
         "enable_partition_eof": True,
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
     }
     consumer = Consumer(task.admin.settings(group_id="count", **settings))
-    found: list[list[tuple[bytes | None, int]]] = [[] for _ in range(task.partitions)]
+    found: list[list[Record]] = [[] for _ in range(task.partitions)]
     consumer.assign([TopicPartition(topic, partition, 0) for partition in range(task.partitions)])
     open_partitions = set(range(task.partitions))
     while open_partitions:
@@ -221,7 +239,8 @@ def committed_records(task: Task, topic: str) -> list[tuple[bytes | None, int]]:
             if message.error() is not None:
                 open_partitions.discard(message.partition())
             else:
-                found[message.partition() or 0].append((message.key(), message.timestamp()[1]))
+                record = message.key(), message.timestamp()[1], message.value() or b""
+                found[message.partition() or 0].append(record)
     consumer.close()
     return [record for each in found for record in each]
 
@@ -341,7 +360,8 @@ def _punctual(
         run.wait(lambda: watch.done(ends) if engine.transactions else watch.outputs() >= everything, seconds)
         wall = time.perf_counter() - began
         used, broker = cpu_seconds(run.process.pid) - used, cpu_seconds(arena.broker_pid) - broker
-    _check(engine, len(committed_records(task, task.contract.topics.shared)), everything)
+    _check(engine, len(found := committed_records(task, task.contract.topics.shared)), everything)
+    _check_content(engine, task, feed, found)
     return _figures(total, wall, used, broker)
 
 
@@ -356,13 +376,19 @@ def _late(arena: Arena, engine: Engine, task: Task, watch: Watch, feed: Feed, to
         used, broker = cpu_seconds(run.process.pid) - used, cpu_seconds(arena.broker_pid) - broker
     found = committed_records(task, task.contract.topics.shared)
     _check(engine, len(found), total)
-    times = [append for _, append in found]
+    _check_content(engine, task, feed, found)
+    times = [append for _, append, _ in found]
     return _figures(total, (max(times) - min(times)) / 1000, used, broker)
 
 
 def _check(engine: Engine, found: int, wanted: int) -> None:
     if found != wanted:
         raise FailedError(f"{engine.title} shared {found} records of {wanted}")
+
+
+def _check_content(engine: Engine, task: Task, feed: Feed, found: list[Record]) -> None:
+    if problem := content.problem(task.shared_id, feed.written, [(key, value) for key, _, value in found]):
+        raise FailedError(f"{engine.title} shared something else: {problem}")
 
 
 def _figures(total: int, wall: float, used: float, broker: float) -> dict[str, float]:

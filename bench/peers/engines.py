@@ -49,24 +49,6 @@ def told(task: Task) -> str:
     return str(file)
 
 
-def faust(task: Task) -> list[str]:
-    """The app of bench_share."""
-    raw, shared = task.folder / "raw.avsc", task.folder / "shared.avsc"
-    raw.write_text(json.dumps(task.contract.raw_schema))
-    shared.write_text(json.dumps(task.contract.shared_schema))
-    words = [
-        task.admin.bootstrap,
-        task.admin.principal,
-        str(task.home / "secrets" / task.admin.principal),
-        task.contract.topics.raw,
-        task.contract.topics.shared,
-        str(raw),
-        str(shared),
-        str(task.shared_id),
-    ]
-    return [sys.executable, "-m", "bench.plain_faust", *words]
-
-
 EXACTLY, LEAST = "exactly once", "at least once"
 SLOW = 200_000
 
@@ -77,7 +59,7 @@ ENGINES = [
     Engine("quix", "Quix Streams", partial(in_its_own, "quix"), LEAST, most=SLOW),
     Engine("bytewax", "Bytewax", partial(in_its_own, "bytewax"), "no promise", most=SLOW),
     Engine("faststream", "FastStream", partial(in_its_own, "faststream"), "at most once", most=SLOW),
-    Engine("faust", "plain Faust", faust, LEAST, most=100_000, late=True),
+    Engine("faust", "plain Faust", partial(in_its_own, "faust"), LEAST, most=100_000, late=True),
 ]
 
 

@@ -81,9 +81,9 @@ def latency(arena: Arena, engine: Engine, name: str) -> dict[str, float]:
     finally:
         watch.close()
     raw = committed_records(task, task.contract.topics.raw)[-total:]
-    if [key for key, _ in raw] != listener.keys:
+    if [key for key, _, _ in raw] != listener.keys:
         raise FailedError(f"{engine.title} shared other records, or in another order, than it was given")
-    late = np.array(listener.at_ms) - np.array([append for _, append in raw])
+    late = np.array(listener.at_ms) - np.array([append for _, append, _ in raw])
     late = late[RATE * AHEAD_SECONDS :]
     return {
         "p50_ms": round(float(np.percentile(late, 50)), 1),

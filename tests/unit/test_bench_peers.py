@@ -15,7 +15,7 @@ import pytest
 
 from bench import bench_peers
 from bench.bench_share import START_MS, events
-from bench.peers import arena, engines, hop, jdk
+from bench.peers import arena, content, engines, hop, jdk
 from schemas.codec import Encoder
 
 
@@ -110,6 +110,67 @@ def test_a_peer_that_loses_an_event_has_failed() -> None:
     arena._check(engine, 10, 10)
     with pytest.raises(arena.FailedError, match="9 records of 10"):
         arena._check(engine, 9, 10)
+
+
+SCALED = struct.Struct("<d").pack
+
+
+def outputs(changed: dict[int, tuple[bytes | None, bytes]] | None = None) -> list[tuple[bytes | None, bytes]]:
+    """What a good engine makes of `written`, but for what `changed` says."""
+    found: list[tuple[bytes | None, bytes]] = []
+    for site, time in WRITTEN:
+        head = struct.pack(">bI", 0, 9) + hop.zigzag(len(site)) + site.encode()
+        found.append((site.encode(), head + hop.zigzag(time - time % 60_000) + SCALED(7 * 0.1)))
+    for at, record in (changed or {}).items():
+        found[at] = record
+    return found
+
+
+WRITTEN = [("s-1", START_MS), ("s-2", START_MS + 61_234), ("s-1", START_MS), ("s-2", START_MS)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({}, None),
+        ({0: (b"s-1", b"short")}, "1 values are not"),
+        ({0: outputs()[1]}, "2 pairs"),  # one lost, one twice: the number is right
+        ({0: (b"s-1", b"\0\0\0\0\x08" + outputs()[0][1][5:])}, "1 are new"),  # another schema
+        (
+            {1: (b"s-2", outputs()[1][1][:9] + hop.zigzag(START_MS + 61_234) + SCALED(0.7))},
+            "1 are new",
+        ),  # not rounded
+        ({3: (b"s-1", outputs()[3][1])}, "a key"),
+        ({3: (None, outputs()[3][1])}, "a key"),
+        ({2: (b"s-1", outputs()[2][1][:-8] + SCALED(7.0 / 3))}, "an intensity"),
+        ({2: (b"s-1", outputs()[2][1][:-8] + SCALED(100.1))}, "an intensity"),
+    ],
+)
+def test_a_peer_that_brings_out_something_else_has_failed(
+    changed: dict[int, tuple[bytes | None, bytes]], found: str | None
+) -> None:
+    columns = [
+        pa.array([site for site, _ in WRITTEN]),
+        pa.array([time for _, time in WRITTEN]).cast(pa.timestamp("ms", "UTC")),
+    ]
+    written = [pa.RecordBatch.from_arrays(columns, names=["site", "at"])]
+    problem = content.problem(9, written, outputs(changed))
+    assert problem is None if found is None else found in (problem or "")
+
+
+def test_with_partitions_a_card_has_one_site() -> None:
+    batch = pa.concat_batches([events(np.arange(3000), np.full(3000, slot), slot) for slot in range(2)])
+    found = arena.at_home(batch)
+    pairs = set(zip(found.column("card").to_pylist(), found.column("site").to_pylist(), strict=True))
+    assert len(pairs) == 3000
+    assert ("u-0002345", "station-000345") in pairs
+
+
+def test_of_several_rounds_the_median_counts() -> None:
+    rates = [30, 10, 20]
+    found = bench_peers.median([{"events_per_s": rate, "cpu_s_per_million": rate / 10} for rate in rates])
+    assert found == {"events_per_s": 20, "cpu_s_per_million": 2.0, "rounds": rates}
+    assert bench_peers.median([{"events_per_s": 1}, {"problem": "lost one"}]) == {"problem": "lost one"}
 
 
 def test_jars_of_kafka_streams_are_pinned() -> None:

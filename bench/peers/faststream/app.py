@@ -4,9 +4,10 @@
 
 Tried, in CPU s per million events on a busy machine: `publish` without waiting for the receipt, as here, 18 with a
 correlation id that is given (28 where each message draws a UUID); `publish_batch`, a task a message, 34; batches of
-1,000 instead of 10,000, 19. The body is neither parsed nor cast, no logger, no middleware. It reads `read_committed`
-(its own default would show it the input before the clock starts) and acknowledges first, by the client's automatic
-commit: the fastest that it offers, and at most once.
+1,000 instead of 10,000, 19; receipts for errors only, as here, 18 instead of 21 (three pairs; events/s + 20 %). The
+body is neither parsed nor cast, no logger, no middleware. It reads `read_committed` (its own default would show it the
+input before the clock starts) and acknowledges first, by the client's automatic commit: the fastest that it offers,
+and at most once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def main() -> None:
         allow_auto_create_topics=False,
         config={
             "linger.ms": 5,
+            "delivery.report.only.error": True,  # nobody waits for a receipt
+            "check.crcs": False,  # the client's default, and ours; FastStream's is True
             "batch.num.messages": 100_000,
             "queue.buffering.max.messages": 2_000_000,
             "queue.buffering.max.kbytes": 256 << 10,
