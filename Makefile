@@ -68,7 +68,7 @@ bench-limits: $(VENV)/dev
 bench-scale: $(VENV)/dev
 	@$(BIN)/python -m bench.bench_scale $(ARGS)
 
-# make chaos         faults against the real broker under load, five minutes (ARGS='--seed 2 --seconds 600 --faults kill,broker')
+# make chaos         faults against the real broker under load, five minutes (ARGS='--seed 2 --faults kill,broker', '--kills 100 --broker-kills 10', '--endtxn 50')
 chaos: $(VENV)/dev
 	@$(BIN)/python -m tests.chaos $(ARGS)
 

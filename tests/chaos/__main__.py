@@ -17,15 +17,9 @@ from sluice.stack.home import Home
 from sluice.stack.supervisor import start_detached
 from streams.kafka.clients import Connection
 from tests.chaos.plans import KINDS, ON_REQUEST, Fault, endtxns, kills
-from tests.chaos.run import Options, run
+from tests.chaos.run import CLEAN, Options, run
 from tests.chaos.scene import Ground
 
-CLEAN = (
-    *("lost", "duplicated", "reordered", "second_payloads", "unexpected", "ledger_errors", "torn"),
-    *(f"releases_{name}" for name in ("lost", "duplicated", "reordered", "second_payloads", "bad")),
-    *(f"forecasts_{name}" for name in ("lost", "duplicated", "reordered", "unexpected")),
-    "trainer_errors",
-)
 A_FAULT_SECONDS = 16.0  # at most, on average
 
 

@@ -37,6 +37,7 @@ class Faults:
     learned: dict[str, list[float]] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
     killed: Counter[str] = field(default_factory=Counter)
+    _down: Slot | None = None
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=ENDS))
 
     def may(self, fault: Fault) -> bool:
@@ -77,12 +78,12 @@ class Faults:
 
     def _heal(self, fault: Fault) -> None:
         """What was held down comes back, and has its share again before the next fault."""
-        if fault.name == "kill:takeover":
-            self._worker(fault).wanted = True
-            self.scene.joined(self._worker(fault))
-        elif fault.kind == "zombie":
+        if fault.name == "kill:takeover" and self._down is not None:
+            self._down.wanted = True
+            self.scene.joined(self._down)
+        elif fault.kind == "zombie" and self._down is not None:
             self.scene.endure(fault.lasts)
-            self._worker(fault).send(signal.SIGCONT)
+            self._down.send(signal.SIGCONT)
             self.scene.endure(4.0)
         self.scene.settle()
 
@@ -102,7 +103,7 @@ class Faults:
         return self.scene.mark()
 
     def _kill(self, fault: Fault) -> tuple[float, int]:
-        slot = self._worker(fault)
+        self._down = slot = self._worker(fault)
         slot.wanted = fault.variant == "restart"
         return self._end(slot)
 
@@ -146,7 +147,8 @@ class Faults:
         )
 
     def _zombie(self, fault: Fault) -> tuple[float, int]:
-        self._worker(fault).send(signal.SIGSTOP)
+        self._down = self._worker(fault)
+        self._down.send(signal.SIGSTOP)
         return self.scene.mark()
 
     def _network(self, fault: Fault) -> tuple[float, int]:

@@ -31,6 +31,13 @@ from trainers.signing import read_public
 from trainers.spec import load as load_task
 from trainers.train import schemas
 
+# What must be 0, or nobody may believe the rest.
+CLEAN = (
+    *("lost", "duplicated", "reordered", "second_payloads", "unexpected", "ledger_errors", "torn"),
+    *(f"releases_{name}" for name in ("lost", "duplicated", "reordered", "second_payloads", "bad")),
+    *(f"forecasts_{name}" for name in ("lost", "duplicated", "reordered", "unexpected")),
+    "trainer_errors",
+)
 TORN = re.compile(rb"([^\s\"]+\[\d+\]) (?:is torn|holds a transaction without an end)")
 
 

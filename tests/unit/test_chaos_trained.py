@@ -213,5 +213,5 @@ def test_a_plan_of_kills_holds_what_was_asked_for_and_repeats() -> None:
     assert {fault.name for fault in script} >= {"kill:restart", "kill:takeover", "rebalance:add"}
     assert kinds.count("rebalance") >= 6
     assert kills(1, 100, 10) == script != kills(2, 100, 10)
-    assert [len(kills(1, 12, 1)), len(endtxns(1, 50))] == [14, 50]
+    assert [len(kills(1, 12, 1)), len(kills(1, 3, 0)), len(endtxns(1, 50))] == [14, 3, 50]
     assert {fault.target for fault in endtxns(1, 50)} == {0, 1, 2, 3}
