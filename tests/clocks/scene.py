@@ -1,0 +1,182 @@
+"""A publisher and share workers, each with a wall clock of its own, a steady load, and a reader of what is shared."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from schemas.contract import parse
+from sluice.stack.provision import open_contract
+from streams.kafka.clients import Connection
+from tests.chaos.audit import number_of
+from tests.clocks import oracle
+from tests.clocks.events import HEADER, PARTITIONS, Script, contract_text
+from tests.integration.kafka_help import group_offset, read, unique
+from tests.soak.reader import reader
+from tests.soak.roles import Role
+
+FLOWS_SECONDS, DRAIN_SECONDS = 90.0, 60.0
+
+
+@dataclass(slots=True)
+class Verdict:
+    """`denied`, `events` and `shared` of the oracle; what differs from it. Empty `wrong`: nothing does."""
+
+    events: int = 0
+    shared: int = 0
+    denied: Counter[str] = field(default_factory=Counter)
+    clocks: dict[int, list[int]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Scene:
+    """`environments`: by role (`publish`, `share0`, ...), what its process gets beside ours."""
+
+    def __init__(
+        self,
+        home: Path,
+        connection: Callable[[str], Connection],
+        folder: Path,
+        script: Script,
+        *,
+        workers: int = 1,
+        follow: bool = True,
+        rate: float = 2000.0,
+        environments: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        file = folder / "contract.yaml"
+        file.write_text(contract_text(unique("clocks"), follow=follow))
+        self.contract = contract = parse(file.read_text(), folder)
+        self.admin = connection("admin")
+        self.clock_id = open_contract(contract, self.admin).schema_ids["sluice.clock"]
+        self.group = f"share.{contract.contract}"
+        self.rate = rate
+        self._home, self._folder, self._script = home, folder, script
+        self._environments = environments or {}
+        words = [str(file), "--json", "--no-open"]
+        self.publish = Role("publish", ["publish", *words])
+        self.shares = [Role(f"share{n}", ["share", *words, "--slot", str(n)]) for n in range(workers)]
+        self.count, self._began = 0, 0.0
+        self._file = (folder / "load.csv").open("ab", buffering=0)
+        self._file.write(HEADER)
+        self._reader = reader(self.admin, contract.topics.shared, PARTITIONS)
+        self._last = dict.fromkeys(range(PARTITIONS), -1)
+
+    @property
+    def roles(self) -> list[Role]:
+        return [self.publish, *self.shares]
+
+    def begin(self, roles: Sequence[Role] | None = None) -> None:
+        """Starts processes, and the load. Returns when every partition has shared something."""
+        for role in self.roles if roles is None else roles:
+            role.start(self._home, self._folder / f"{role.name}.log", self._environments.get(role.name))
+        self._began = time.monotonic()
+        assert self.until(lambda: self.behind(-1), FLOWS_SECONDS), "nothing is shared"
+
+    def write(self, due: int) -> None:
+        """So many events in all are in the file then."""
+        lines = [self._script.event(number).line() for number in range(self.count, due)]
+        if lines:
+            self._file.write(b"".join(lines))
+            self.count = due
+
+    def tick(self, seconds: float = 0.02) -> None:
+        """A moment of load and reading. A process that fails is an error; a replay comes to its end."""
+        if self.rate:
+            self.write(int((time.monotonic() - self._began) * self.rate))
+        for message in self._reader.consume(5000, seconds):
+            if message.error() is None:
+                partition = int(message.partition() or 0)
+                self._last[partition] = max(self._last[partition], number_of(message.value() or b""))
+        for role in self.roles:
+            assert not role.failed, f"{role.name} ended by itself: {role.said()[-3000:]}"
+
+    def resume(self, rate: float) -> None:
+        """Goes on at `rate` from what is written."""
+        self.rate, self._began = rate, time.monotonic() - self.count / rate
+
+    def until(self, done: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                return False
+            self.tick()
+        return True
+
+    def endure(self, seconds: float) -> None:
+        self.until(lambda: False, seconds)
+
+    def behind(self, number: int) -> bool:
+        """Whether every partition has shared something that was written after this event."""
+        return all(last > number for last in self._last.values())
+
+    def drain(self) -> None:
+        """No more load: all that was written is in raw, and all of raw is committed by the group."""
+        self.rate, deadline = 0.0, time.monotonic() + DRAIN_SECONDS
+        while True:
+            raw = [read(self.admin, self.contract.topics.raw, each) for each in range(PARTITIONS)]
+            events = sum(int.from_bytes(m.value()[1:5], "big") != self.clock_id for part in raw for m in part)
+            if events >= self.count:
+                break
+            assert time.monotonic() < deadline, f"{events} of {self.count} events are in raw"
+            self.until(lambda: False, 0.3)
+        for each, messages in enumerate(raw):
+            while messages and self._committed(each) <= messages[-1].offset():
+                assert time.monotonic() < deadline, f"partition {each} is not shared to its end"
+                self.until(lambda: False, 0.1)
+
+    def _committed(self, partition: int) -> int:
+        return group_offset(self.admin, self.group, self.contract.topics.raw, partition)
+
+    def verdict(self) -> Verdict:
+        """After `drain` and `close`: every topic against the oracle, which reads the raw log."""
+        found, topics = Verdict(events=self.count), self.contract.topics
+        numbers: list[int] = []
+        for each in range(PARTITIONS):
+            values = [message.value() for message in read(self.admin, topics.raw, each)]
+            told = oracle.told(self.contract, self.clock_id, values)
+            shared = read(self.admin, topics.shared, each)
+            seen = [number_of(message.value()) for message in shared]
+            if seen != told.shared:
+                twice = len(seen) - len(set(seen))
+                lost, more = set(told.shared) - set(seen), set(seen) - set(told.shared)
+                found.wrong.append(f"shared[{each}]: {len(lost)} lost, {twice} twice, {len(more)} too many")
+            payloads: dict[int, set[bytes]] = {}
+            for message in read(self.admin, topics.shared, each, committed=False):
+                payloads.setdefault(number_of(message.value()), set()).add(message.value())
+            if second := sum(len(values) > 1 for values in payloads.values()):
+                found.wrong.append(f"shared[{each}]: {second} with a second payload")
+            if unexpected := set(payloads) - set(told.shared):
+                found.wrong.append(
+                    f"shared[{each}]: {len(unexpected)} that should not be, uncommitted ones too"
+                )
+            numbers += told.raw
+            found.shared += len(told.shared)
+            found.denied += told.denied
+            found.clocks[each] = told.clocks
+        if sorted(numbers) != list(range(self.count)):
+            found.wrong.append(f"raw: {self.count} written, {len(set(numbers))} there, {len(numbers)} in all")
+        if read(self.admin, topics.dlq):
+            found.wrong.append("dead letters")
+        return found
+
+    def said(self) -> dict[str, Any]:
+        """What the share workers counted, all in all: `events`, `shared`, `denied`. After `close`."""
+        total: Counter[str] = Counter()
+        denied: Counter[str] = Counter()
+        for role in self.shares:
+            body = json.loads(role.out().splitlines()[-1])
+            total.update({name: body[name] for name in ("events", "shared")})
+            denied.update(body["denied"])
+        return {**total, "denied": denied}
+
+    def close(self) -> dict[str, int | None]:
+        codes = {role.name: role.down() for role in self.roles}
+        self._reader.close()
+        self._file.close()
+        return codes
