@@ -59,7 +59,7 @@ def lag(
 
 def _look(reader: Lag, groups: list[str]) -> tuple[int, list[GroupLag]]:
     now_ms = time.time_ns() // 1_000_000
-    return now_ms, reader.look(now_ms, groups)
+    return now_ms, reader.look(now_ms, groups, time.monotonic_ns() // 1_000_000)
 
 
 def _show(console: Console, now_ms: int, found: list[GroupLag], as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 Lag is counted to the last stable offset, which is where a read_committed reader can get to; its age is now
 minus the append time of the oldest record that waits. Neither is exact: see lag_status.waiting and
-lag_age.append_times.
+lag_age.append_times. Ages suppose that our clock and the broker's agree. Where the broker's was set back, they are
+unknown until it has come again to where it was: nobody without READ can tell younger records from older ones then.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from streams.kafka.clients import Connection
 TIMEOUT_SECONDS = 10.0
 AGAIN_SECONDS = 0.5
 SKEW_MS = 3_600_000  # by which the broker's clock may be ahead of ours
+AHEAD_MS = 5_000  # by how much before an append time tells nothing: some clock was set back since
 Where = tuple[str, int]
 
 
@@ -52,7 +54,7 @@ class PartitionLag:
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """One group: the sum of its partitions' messages, and the age of its oldest waiting record."""
+    """One group: the sum of its partitions' messages, and the age of its oldest waiting record; None: unknown."""
 
     group: str
     state: str
@@ -79,8 +81,9 @@ class Lag:
         self._admin = AdminClient(settings)
         self._history: dict[tuple[str, str, int], History] = defaultdict(History)
 
-    def look(self, now_ms: int, groups: Sequence[str] = ()) -> list[GroupLag]:
-        """Every group this principal may see, or just `groups`, by name.
+    def look(self, now_ms: int, groups: Sequence[str] = (), steady_ms: int | None = None) -> list[GroupLag]:
+        """Every group this principal may see, or just `groups`, by name. `steady_ms`: of a clock that is never set, for
+        what follows from several looks; default `now_ms`.
 
         Raises ConfigurationError for a group that is not there, WallError where the broker refuses,
         RetriableError where it does not answer.
@@ -90,7 +93,10 @@ class Lag:
             described = self._describe(names) if names else {}
             committed = {name: self._committed(name, described[name]) for name in names}
             ends = self._ends({where for found in committed.values() for where in found})
-            return [self._group(name, described[name], committed[name], ends, now_ms) for name in names]
+            steady_ms = now_ms if steady_ms is None else steady_ms
+            return [
+                self._group(name, described[name], committed[name], ends, now_ms, steady_ms) for name in names
+            ]
         except KafkaException as problem:
             raise self._explained(problem.args[0]) from None
 
@@ -157,7 +163,11 @@ class Lag:
             return {where: answer if answer[0] >= 0 else None for where, answer in found.items()}
 
         appended = lag_age.append_times(oldest, now_ms + SKEW_MS, ask)
-        return {where: max(0, now_ms - time) / 1000 for where, time in appended.items()}
+        return {
+            where: max(0, now_ms - time) / 1000
+            for where, time in appended.items()
+            if time - now_ms <= AHEAD_MS
+        }
 
     def _offsets(self, asked: Mapping[Where, Any]) -> dict[Where, tuple[int, int]]:
         if not asked:
@@ -185,6 +195,7 @@ class Lag:
         committed: Mapping[Where, int | None],
         ends: Mapping[Where, tuple[int, int]],
         now_ms: int,
+        steady_ms: int,
     ) -> GroupLag:
         alive = bool(described.members)
         known = {where: (committed[where], *ends[where]) for where in sorted(committed) if where in ends}
@@ -203,7 +214,7 @@ class Lag:
         partitions = []
         for where, (at, low, end) in known.items():
             history = self._history[(name, *where)]
-            history.add(Look(now_ms, low if at is None else at, messages[where]), alive)
+            history.add(Look(steady_ms, low if at is None else at, messages[where]), alive)
             partitions.append(
                 PartitionLag(
                     topic=where[0],
@@ -213,16 +224,15 @@ class Lag:
                     messages=messages[where],
                     seconds=ages.get(where) if messages[where] else 0.0,
                     expired=lag_status.expired(at, low),
-                    status=lag_status.judge(history.looks, messages[where], now_ms, alive),
+                    status=lag_status.judge(history.looks, messages[where], steady_ms, alive),
                 )
             )
-        seconds = [p.seconds for p in partitions if p.seconds is not None]
         return GroupLag(
             group=name,
             state=described.state.name,
             members=len(described.members),
             messages=sum(messages.values()),
-            seconds=max(seconds, default=0.0 if not partitions else None),
+            seconds=_oldest(partitions),
             status=lag_status.worst([p.status for p in partitions]),
             partitions=tuple(partitions),
         )
@@ -256,13 +266,18 @@ _FORBIDDEN = (
 )
 
 
+def _oldest(found: Sequence[PartitionLag | GroupLag]) -> float | None:
+    """The greatest age where something waits, 0 where nothing does; None where none of these ages is known."""
+    waiting = [each.seconds for each in found if each.messages]
+    return max((age for age in waiting if age is not None), default=None) if waiting else 0.0
+
+
 def as_json(found: Sequence[GroupLag], now_ms: int) -> dict[str, Any]:
-    """One object: totals, groups, partitions. Times in seconds, `now_ms` epoch UTC."""
-    known = [group.seconds for group in found if group.seconds is not None]
+    """One object: totals, groups, partitions. Times in seconds, null for unknown, `now_ms` epoch UTC."""
     return {
         "now_ms": now_ms,
         "messages": sum(group.messages for group in found),
-        "seconds": max(known, default=0.0),
+        "seconds": _oldest(found),
         "groups": [_shown(group) for group in found],
     }
 

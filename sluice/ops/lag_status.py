@@ -39,7 +39,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One commit as seen at `at_ms` (epoch, UTC): committed offset and messages waiting behind it."""
+    """One commit as seen at `at_ms` (of a steady clock): committed offset and messages waiting behind it."""
 
     at_ms: int
     offset: int
