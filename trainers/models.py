@@ -8,7 +8,7 @@ replay builds its tensors from arrays and writes them back, so the arrays are th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -148,6 +148,12 @@ class Mlp:
 
     def _serve(self) -> None:
         self._served = {name: array.astype(np.float64) for name, array in self.served().items()}
+
+
+def preload() -> None:
+    """Import torch, beside other work: the first replay would wait 2.5 CPU seconds for it, after every restart."""
+    with suppress(ImportError):  # said where it is needed
+        import torch  # noqa: F401
 
 
 @contextmanager

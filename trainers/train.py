@@ -26,6 +26,7 @@ from streams.kafka.records import Source
 from streams.kafka.slots import Slot
 from streams.kafka.transaction import TransactionalPipe, Tuning
 from trainers.manifest import avro_source
+from trainers.models import preload
 from trainers.pace import Pace, batches
 from trainers.shared import SharedTopic, shared_topic
 from trainers.signing import open_signer
@@ -73,6 +74,7 @@ def train(
 
     Raises WallError, TornError, RecordError, ConfigurationError, RetriableError; what was committed stays.
     """
+    threading.Thread(target=preload, name="preload").start()  # while group and record are waited for
     with Slot(home, f"train.{spec.task}", 0) as slot, registry(connection) as client:
         signer = open_signer(home, spec.task)
         ids = _register(client, schemas(spec))

@@ -75,7 +75,8 @@ def plan(seed: int, kinds: Sequence[str]) -> Iterator[Fault]:
 
 
 def kills(seed: int, count: int, brokers: int) -> list[Fault]:
-    """`count` processes killed at random, each sort at least once where they are enough, `brokers` brokers, and rebalances in between."""
+    """`count` processes killed at random, each sort at least once where they are enough; `brokers` brokers as well, and
+    rebalances in between."""
     rng = random.Random(seed)
     names = [name for name, share in OFTEN.items() for _ in range(max(1, round(share * count / 100)))]
     while len(names) > count:
