@@ -6,7 +6,8 @@ All a trainer knows of a contract is the public part that the shared schema carr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trainers.spec import TaskSpec
 
 AHEAD_MS = MS["d"]
+AGAIN_SECONDS = 2.0
 
 log = structlog.get_logger("sluice.train")
 
@@ -38,11 +40,18 @@ def shared_topic(contract: str) -> str:
 
 class SharedTopic:
     """Schemas and columns of one shared topic. New schema versions are looked up when their first record
-    comes.
+    comes; while the registry does not answer, it waits: they are no poison. `pause(seconds)` waits, and says whether
+    the trainer is to stop.
     """
 
-    def __init__(self, client: SchemaRegistryClient, topic: str, spec: TaskSpec) -> None:
-        self.topic = topic
+    def __init__(
+        self,
+        client: SchemaRegistryClient,
+        topic: str,
+        spec: TaskSpec,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.topic, self._pause = topic, pause
         self._client = client
         self._spec = spec
         self._schemas: dict[int, dict[str, Any]] = {}
@@ -50,9 +59,16 @@ class SharedTopic:
         self.first: Mapping[str, Any] = self._part(next(iter(self._schemas)))
 
     def public(self, schema_id: int) -> Mapping[str, Any] | None:
-        """Public part of the contract version that wrote with this schema; None where it is of another topic."""
-        if schema_id not in self._schemas:
-            self._load()
+        """Public part of the contract version that wrote with this schema; None where it is of another topic. Raises
+        RetriableError only when the trainer is to stop."""
+        while schema_id not in self._schemas:
+            try:
+                self._load()
+                break
+            except RetriableError as problem:
+                log.warning("records of an unknown schema wait", why=problem.message, remedy=problem.remedy)
+                if self._pause(AGAIN_SECONDS):
+                    raise
         return self._part(schema_id) if schema_id in self._schemas else None
 
     def events(self, records: Records) -> tuple[Events, int]:

@@ -78,7 +78,9 @@ def train(
     with Slot(home, f"train.{spec.task}", 0) as slot, registry(connection) as client:
         signer = open_signer(home, spec.task)
         ids = _register(client, schemas(spec))
-        topics = {name: SharedTopic(client, name, spec) for name in map(shared_topic, spec.contracts)}
+        topics = {
+            name: SharedTopic(client, name, spec, stopping.wait) for name in map(shared_topic, spec.contracts)
+        }
         public = Public.of([topic.first for topic in topics.values()], spec.target)
 
         def public_of(schema_id: int) -> Any:

@@ -19,6 +19,7 @@ from schemas import dlq
 from schemas.codec import Decoded, Decoder, Encoder, Poison
 from schemas.contract import Contract
 from schemas.mapping import Mapping
+from streams.agents.evolving import Evolving
 from streams.agents.partition import Counts, PartitionState
 from streams.kafka.records import Output, Packed, Records, Result
 from streams.privacy.keys import KeyChain
@@ -48,7 +49,7 @@ class Hop:
         contract: Contract,
         plan: Plan,
         keys: KeyChain | None,
-        decoder: Decoder,
+        decoder: Decoder | Evolving,
         encoder: Encoder,
         owns: Callable[[int], bool] | None = None,
     ) -> None:
@@ -62,7 +63,7 @@ class Hop:
         self._encoder = encoder
 
     def decode(self, records: Records) -> DecodedRecords:
-        """Never raises because of a value. Needs no state, so it may run ahead of commits."""
+        """Never raises because of a value, but see Evolving. Needs no state, so it may run ahead of commits."""
         values = records.values
         if not records.doomed:
             return DecodedRecords(records, self._decoder.decode(values))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from schemas.codec import Decoder, Encoder
+from schemas.codec import Encoder
 from schemas.contract import Contract
 from schemas.errors import ConfigurationError, RetriableError, WallError
 from schemas.records import CLOCK_SUBJECT
+from streams.agents.evolving import Evolving, Versions
 from streams.kafka.clients import Connection, registry
 
 
-def codecs(contract: Contract, connection: Connection) -> tuple[Decoder, Encoder]:
-    """Decodes every registered version of the raw schema and clocks, encodes the shared schema.
+def codecs(contract: Contract, connection: Connection) -> tuple[Evolving, Encoder]:
+    """Decodes every registered version of the raw schema, later ones too, and clocks; encodes the shared schema.
 
     A record of any other schema id is poison. Raises ConfigurationError where the contract was not opened or
     differs from what is registered, WallError and RetriableError as the registry answers.
@@ -22,21 +25,33 @@ def codecs(contract: Contract, connection: Connection) -> tuple[Decoder, Encoder
         raise ConfigurationError(
             "No schema registry is known.", "Set SLUICE_REGISTRY_URL, or run `sluice up`."
         )
-    from confluent_kafka.schema_registry import Schema, SchemaRegistryError
+    raw, shared = f"{contract.topics.raw}-value", f"{contract.topics.shared}-value"
 
-    subject = f"{contract.topics.raw}-value"
+    def versions() -> Versions:
+        with _asking(connection, raw) as client:
+            found = [client.get_version(raw, number) for number in client.get_versions(raw)]
+        read = {_id(each): (int(each.version), _parsed(each)) for each in found}
+        return read | {current: (own, contract.raw_schema)}
+
+    with _asking(connection, raw) as client:
+        mine = client.lookup_schema(raw, _schema(contract.raw_schema))
+        current, own = _id(mine), int(mine.version)
+    with _asking(connection, CLOCK_SUBJECT) as client:
+        clock = _id(client.get_latest_version(CLOCK_SUBJECT))
+    with _asking(connection, shared) as client:
+        target = _id(client.lookup_schema(shared, _schema(contract.shared_schema)))
+    decoder = Evolving(contract.topics.raw, versions, clock, current)
+    return decoder, Encoder(target, contract.shared_schema)
+
+
+@contextmanager
+def _asking(connection: Connection, subject: str) -> Iterator[Any]:
+    """A client of the registry, whose errors are ours."""
+    from confluent_kafka.schema_registry import SchemaRegistryError
+
     try:
         with registry(connection) as client:
-            current = _id(client.lookup_schema(subject, Schema(json.dumps(contract.raw_schema), "AVRO")))
-            schemas: dict[int, Any] = {}
-            for version in client.get_versions(subject):
-                found = client.get_version(subject, version)
-                schemas[_id(found)] = json.loads(str(found.schema and found.schema.schema_str))
-            schemas[current] = contract.raw_schema
-            subject = CLOCK_SUBJECT
-            clock = _id(client.get_latest_version(subject))
-            subject = f"{contract.topics.shared}-value"
-            shared = _id(client.lookup_schema(subject, Schema(json.dumps(contract.shared_schema), "AVRO")))
+            yield client
     except SchemaRegistryError as problem:
         if problem.http_status_code in (401, 403):
             raise WallError(
@@ -51,7 +66,17 @@ def codecs(contract: Contract, connection: Connection) -> tuple[Decoder, Encoder
         raise _unanswered(connection, f"status {problem.http_status_code}") from None
     except Exception as problem:  # the client lets its HTTP library's own kinds through
         raise _unanswered(connection, type(problem).__name__) from None
-    return Decoder(schemas, clock, current), Encoder(shared, contract.shared_schema)
+
+
+def _schema(schema: dict[str, Any]) -> Any:
+    from confluent_kafka.schema_registry import Schema
+
+    return Schema(json.dumps(schema), "AVRO")
+
+
+def _parsed(found: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(str(found.schema.schema_str))
+    return schema
 
 
 def _id(found: Any) -> int:

@@ -22,6 +22,7 @@ from schemas.contract import Contract
 from schemas.mapping import iso
 from streams.agents.app import App
 from streams.agents.closing import Closing
+from streams.agents.evolving import Evolving
 from streams.agents.hop import DecodedRecords, Hop
 from streams.agents.partition import Counts, PartitionState
 from streams.agents.pipe import Batch, Pipe
@@ -91,6 +92,8 @@ class ShareAgent:
             restore=self._restore,
             tuning=tuning,
         )
+        if isinstance(codec[0], Evolving):
+            codec[0].stopping = self.kafka.session.stopping.is_set
 
         async def deliver(batch: Batch[DecodedRecords]) -> None:
             await channel.send(value=batch)
