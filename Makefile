@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 UV := $(shell command -v uv 2>/dev/null)
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test lint types unit integration e2e bench-share bench-peers bench-limits bench-scale chaos fuzz lock audit-deps clean
+.PHONY: help demo test lint types unit integration e2e bench-share bench-peers bench-limits bench-scale chaos soak fuzz lock audit-deps clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -75,6 +75,10 @@ chaos: $(VENV)/dev
 # make fuzz          coverage-guided fuzzing, ten minutes a target (ARGS='--seconds 20 --target codec')
 fuzz: $(VENV)/dev
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+# make soak          5,000 events/s for an hour: memory, handles, lag, nothing lost (ARGS='--seconds 300'; a plot beside the logs)
+soak: $(VENV)/dev
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 # make bench-peers   the share hop beside Kafka Streams, Quix, Bytewax, FastStream and more (ARGS='--only ours,quix --size 400')
 bench-peers: $(VENV)/dev
