@@ -10,12 +10,12 @@ from tests.chaos.proxy import HELD, LOST, UNANSWERED
 
 KINDS = ("kill", "broker", "stall", "rebalance", "network", "zombie", "producer", "endtxn", "trainer")
 ON_REQUEST = ("registry",)  # a keeper's restarts are few, and the broker's count more
-OFTEN = {"kill:restart": 46, "kill:takeover": 13, "trainer": 21, "producer": 18, "registry": 2}  # of 100 kills
+OFTEN = {
     "kill:restart": 46,
     "kill:takeover": 13,
-    "trainer": 20,
-    "producer": 16,
-    "registry": 5,
+    "trainer": 21,
+    "producer": 18,
+    "registry": 2,
 }  # of 100 kills
 REBALANCES = 12  # so many kills come with one worker more or less
 WEIGHTS = {
