@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
+
+from sluice.cli.screen import Forgiving
 
 if TYPE_CHECKING:
     import threading
@@ -56,7 +59,7 @@ def publish(
     check(found, source_spec(found, source, follow))
     here = settings.load()
     connection = here.connection("producer")
-    console = Console(stderr=True, highlight=False)
+    console = Console(file=cast(IO[str], Forgiving(sys.stderr)), highlight=False)
     _log_to(console, here.home)
     with (
         _slot(here, found, source),

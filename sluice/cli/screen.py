@@ -6,6 +6,31 @@ characters in them (clear the screen, set the title, answer as if the user typed
 
 from __future__ import annotations
 
+from typing import IO, Any
+
+
+class Forgiving:
+    """A stream that loses what cannot be written: a log on a full disk, a reader that has gone. A worker that died of
+    its log would lose more than lines."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
 
 def shown(text: object) -> str:
     """`text` with all that is not printable written as an escape, as `repr` does; line ends stay."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -49,7 +49,7 @@ def train(
     from trainers.train import TUNING
     from trainers.train import train as run
 
-    spec, here, console = find_task(task), settings.load(), Console(stderr=True, highlight=False)
+    spec, here, console = find_task(task), settings.load(), _console()
     if opening:
         _open(here, spec)
     with (
@@ -71,6 +71,14 @@ def train(
         typer.echo(json.dumps({"event": "end"} | _plain(end)))
     else:
         console.print(f"learned {end.events:,} events; {_said(end)}", markup=False)
+
+
+def _console() -> Console:
+    import sys
+
+    from sluice.cli.screen import Forgiving
+
+    return Console(file=cast(IO[str], Forgiving(sys.stderr)), highlight=False)
 
 
 def find_task(task: str) -> TaskSpec:

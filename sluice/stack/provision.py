@@ -7,11 +7,12 @@ they say, and an event's own time is a field of the record only.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.errors import ContractError, FatalError, RetriableError, WallError
 from sluice.stack import acls
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from schemas.contract import Contract
 
+T = TypeVar("T")
 TIMEOUT_SECONDS = 30
 SCHEMAS_TOPIC = "_schemas"
 CLOCK_SUBJECT = "sluice.clock"
@@ -115,16 +117,16 @@ def open_contract(contract: Contract, admin: Connection) -> Opened:
     schema), WallError where `admin` may not do this, RetriableError where broker or registry do not answer.
     """
     topics = contract.topics
+    schemas = {
+        f"{topics.raw}-value": contract.raw_schema,
+        f"{topics.shared}-value": contract.shared_schema,
+        CLOCK_SUBJECT: CLOCK_SCHEMA,
+    }
+    check_schemas(
+        schemas, admin
+    )  # a version that is refused changes nothing, not the topics' retention either
     created = open_topics(contract_topics(contract), acls.for_contract(contract), admin)
-    ids = register(
-        {
-            f"{topics.raw}-value": contract.raw_schema,
-            f"{topics.shared}-value": contract.shared_schema,
-            CLOCK_SUBJECT: CLOCK_SCHEMA,
-        },
-        admin,
-    )
-    return Opened(created, ids)
+    return Opened(created, register(schemas, admin))
 
 
 def open_task(
@@ -173,42 +175,75 @@ def open_topics(wanted: Iterable[Topic], rights: Iterable[acls.Right], admin: Co
     return created
 
 
+def check_schemas(schemas: Mapping[str, dict[str, Any]], admin: Connection) -> None:
+    """Raises ContractError where one of them does not fit the versions of its subject; registers nothing."""
+    from confluent_kafka.schema_registry import Schema
+
+    with registry(admin) as client:
+        known = set(_answer(client.get_subjects, "its subjects", admin))
+        for subject in known.intersection(schemas):
+            schema = Schema(json.dumps(schemas[subject]), "AVRO")
+            ask = functools.partial(client.test_compatibility, subject, schema)
+            if not _answer(ask, subject, admin) and not _is_version(client, subject, schema):
+                raise _unfit(subject)
+
+
+def _is_version(client: Any, subject: str, schema: Any) -> bool:
+    """Whether it is registered, if not as the last one."""
+    try:
+        client.lookup_schema(subject, schema)
+    except Exception:
+        return False
+    return True
+
+
 def register(schemas: Mapping[str, dict[str, Any]], admin: Connection) -> dict[str, int]:
     """Register Avro schemas by subject. A schema that is there already keeps its id."""
     if not schemas:
         return {}
+    from confluent_kafka.schema_registry import Schema
+
     with registry(admin) as client:  # left open, its sockets would warn when they are collected
-        return _registered(client, schemas, admin)
+        return {
+            subject: _answer(
+                functools.partial(client.register_schema, subject, Schema(json.dumps(schema), "AVRO")),
+                subject,
+                admin,
+            )
+            for subject, schema in schemas.items()
+        }
 
 
-def _registered(client: Any, schemas: Mapping[str, dict[str, Any]], admin: Connection) -> dict[str, int]:
-    from confluent_kafka.schema_registry import Schema, SchemaRegistryError
+def _answer(ask: Callable[[], T], subject: str, admin: Connection) -> T:
+    """What the registry answers; its refusals as errors of ours."""
+    from confluent_kafka.schema_registry import SchemaRegistryError
 
-    ids: dict[str, int] = {}
-    for subject, schema in schemas.items():
-        try:
-            ids[subject] = client.register_schema(subject, Schema(json.dumps(schema), "AVRO"))
-        except SchemaRegistryError as problem:
-            if problem.http_status_code == 409:
-                raise ContractError(
-                    f"The schema of {subject} does not fit the versions that are registered.",
-                    "Readers of the old one would break: raise the major version, which opens new topics.",
-                ) from None
-            if problem.http_status_code in (401, 403):
-                raise WallError(
-                    f"The registry refused {admin.principal!r} to write {subject}.",
-                    "Run this as the owner's admin.",
-                ) from None
-            raise RetriableError(
-                f"The registry could not store {subject} (status {problem.http_status_code}).",
-                "Look at `sluice status`, then run the command again.",
+    try:
+        return ask()
+    except SchemaRegistryError as problem:
+        if problem.http_status_code == 409:
+            raise _unfit(subject) from None
+        if problem.http_status_code in (401, 403):
+            raise WallError(
+                f"The registry refused {admin.principal!r} to write {subject}.",
+                "Run this as the owner's admin.",
             ) from None
-        except Exception as problem:  # the client lets its HTTP library's own kinds through
-            raise RetriableError(
-                f"The registry at {admin.registry_url} does not answer ({type(problem).__name__}).",
-                "Look at `sluice status`, then run the command again.",
-            ) from None
-    return ids
+        raise RetriableError(
+            f"The registry could not store {subject} (status {problem.http_status_code}).",
+            "Look at `sluice status`, then run the command again.",
+        ) from None
+    except Exception as problem:  # the client lets its HTTP library's own kinds through
+        raise RetriableError(
+            f"The registry at {admin.registry_url} does not answer ({type(problem).__name__}).",
+            "Look at `sluice status`, then run the command again.",
+        ) from None
+
+
+def _unfit(subject: str) -> ContractError:
+    return ContractError(
+        f"The schema of {subject} does not fit the versions that are registered.",
+        "Readers of the old one would break: raise the major version, which opens new topics.",
+    )
 
 
 def _client(admin: Connection) -> AdminClient:

@@ -78,7 +78,9 @@ def test_the_keeper_stops_the_broker_in_order_and_starts_it_when_there_is_room(t
 
 
 def test_the_keeper_outlives_a_log_that_cannot_be_written(tmp_path: Path) -> None:
-    found = keeper.Keeper({"log": str(tmp_path / "not" / "there"), "children": [], "stack_file": str(tmp_path)})
+    found = keeper.Keeper(
+        {"log": str(tmp_path / "not" / "there"), "children": [], "stack_file": str(tmp_path)}
+    )
     found._say("something")
     found._write_pids({})
 
@@ -152,3 +154,17 @@ def test_a_file_that_takes_nothing_is_no_stack_trace(tmp_path: Path) -> None:
     assert "A file cannot be written: File too large." in run.stderr
     assert "-> A limit on the size of files (ulimit -f) stops it" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
+def test_a_log_on_a_full_disk_costs_its_lines_and_no_worker(tmp_path: Path) -> None:
+    script = (
+        "import structlog, sys; from pathlib import Path; from sluice.cli.share import _log;"
+        f" _log(True, Path({str(tmp_path)!r})); log = structlog.get_logger();"
+        " [log.info('x' * 10_000) for _ in range(9)]; print('alive', flush=True)"
+    )
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert run.stdout == "alive\n"
