@@ -26,7 +26,7 @@ from schemas.writer import RowWriter
 
 AvroSchema = Mapping[str, Any]
 HEADER = 5
-LONGEST = (1 << 31) - 1  # of a value; without an end, `binary_slice` of Arrow 22 fails
+LONGEST = (1 << 31) - 1  # of a value; without an end, `binary_slice` of Arrow 26 fails
 NOT_FRAMED = -1
 CLOCK: AvroSchema = json.loads((Path(__file__).parent / "avro" / "clock.avsc").read_text(encoding="utf-8"))
 
@@ -162,6 +162,10 @@ class Encoder:
         for name in self._required:
             if batch.column(name).null_count:
                 raise ValueError(f"column {name} holds nulls, but its Avro type does not")
-        arrays = [batch.column(field.name).cast(field.type) for field in self.schema]
+        given = [batch.column(field.name) for field in self.schema]
+        arrays = [
+            column if column.type == field.type else column.cast(field.type)
+            for column, field in zip(given, self.schema, strict=True)
+        ]
         bodies = self._writer.write(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         return pc.binary_join_element_wise(pa.scalar(self._header, pa.binary()), bodies, b"")

@@ -27,6 +27,9 @@ from streams.kafka.watchdog import Watchdog
 
 log = structlog.get_logger("sluice.producer")
 FULL_SECONDS = 10.0
+# A transaction that begins while the broker still writes the last one's markers, about 1 ms, is told to come back, and
+# librdkafka does after 20 ms.
+MARKERS_SECONDS = 0.002
 REFUSED = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -69,7 +72,7 @@ class Recyclable:
             transactional_id=transactional_id,
             client_id=transactional_id,
             transaction_timeout_ms=tuning.transaction_timeout_ms,
-            linger_ms=5,
+            linger_ms=0,
             batch_num_messages=100_000,
             batch_size=1_000_000,
             # A dead letter is as long as any raw record that the broker took (1,048,588 bytes), and its headers.
@@ -86,6 +89,7 @@ class Recyclable:
         self._handle: int | None = None
         self._failed = False
         self._ears = _Ears()
+        self._committed = 0.0
         self.recycled = 0
 
     def recycle(self) -> None:
@@ -154,6 +158,7 @@ class Recyclable:
         return self._failed or self._ears.heard
 
     def begin(self) -> None:
+        time.sleep(max(0.0, self._committed + MARKERS_SECONDS - time.monotonic()))
         self._producer.begin_transaction()
 
     def produce(self, output: Output) -> None:
@@ -208,6 +213,7 @@ class Recyclable:
             while True:
                 try:
                     self._producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+                    self._committed = time.monotonic()
                     return
                 except KafkaException as problem:
                     error = problem.args[0]

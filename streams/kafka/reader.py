@@ -7,7 +7,6 @@ consumed from where librdkafka thinks it should begin.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
@@ -34,6 +33,7 @@ FORBIDDEN = {
     KafkaError._AUTHENTICATION,
 }
 WAIT_FULL_SECONDS = 1.0  # a pause throws the prefetched megabytes away, so wait that long first
+WAIT_BUSY_SECONDS = 0.01
 WAIT_IDLE_SECONDS = 0.1
 DEATHS, DEATHS_SECONDS = 5, 60.0
 # A rebalance takes a second or two. Seen on a machine so busy that the controller fenced its broker for three seconds:
@@ -42,8 +42,10 @@ AWAY_SECONDS = 20.0
 
 
 class Reader(threading.Thread):
-    """Fetches into `held`, less than twice `batch_records` a partition, and hands over when the queue of one has
-    room.
+    """Fetches into `held` until a partition has a batch, and hands over whatever is held when it is asked for: the
+    longer the caller is busy, the larger the next batch.
+
+    One partition holds less than twice `batch_records`, and bytes as `batch_bytes` says and one fetch more.
     """
 
     def __init__(
@@ -88,12 +90,13 @@ class Reader(threading.Thread):
         self._next: dict[Source, int] = {}  # restored partitions and the position after what was fetched
         self._start: dict[Source, int] = {}  # ... after what was handed over
         self._held: dict[Source, list[Any]] = {}
+        self._bytes: dict[Source, int] = {}  # of `held`
+        self._metadata: Any = None  # of the group, as it was when the newest of `held` came
         self._full = False  # one partition holds a whole batch
         self._paused = False
-        self._waiting_since = 0.0
         self._news: deque[tuple[str, int, Source | None, int]] = deque()
-        self._out: queue.Queue[list[Records]] = queue.Queue(maxsize=1)
-        self._room = threading.Event()
+        self._came = threading.Condition()  # over the tables above; not held while records are fetched
+        self._gone = threading.Event()  # what was held was handed over
         self._taken: deque[Records] = deque()
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._away_since: float | None = None  # no assignment since then, not even an empty one
@@ -108,14 +111,18 @@ class Reader(threading.Thread):
                 records = self._taken.popleft()
                 if records.epoch == self._session.epoch:
                     return records
-            try:
-                self._taken.extend(self._out.get(timeout=max(0.0, min(0.2, deadline - time.monotonic()))))
-            except queue.Empty:
-                if time.monotonic() >= deadline:
-                    return None
-            else:
-                self._room.set()
+            with self._came:
+                if not any(self._held.values()):
+                    if time.monotonic() >= deadline:
+                        return None
+                    self._came.wait(max(0.0, min(0.2, deadline - time.monotonic())))
+                self._hand_over()
         return None
+
+    @property
+    def full(self) -> bool:
+        """Whether a partition holds a whole batch: waiting would not make the next one larger."""
+        return self._full
 
     def ready(self, epoch: int, source: Source, position: int) -> None:
         """The partition's state is restored; its records may come."""
@@ -142,8 +149,8 @@ class Reader(threading.Thread):
             self._consumer = self._join()
             while not self._session.stopping.is_set():
                 self._look_after_itself()
-                self._hear()
-                self._hand_over()
+                with self._came:
+                    self._hear()
                 self._fetch()
         except BaseException as error:
             self._session.fail(error)
@@ -187,11 +194,12 @@ class Reader(threading.Thread):
         self._consumer = self._join()
 
     def _forget(self) -> None:
-        gone, self._group = sorted(self._group), set()
-        self._epoch = self._session.advance()
-        for table in (self._next, self._start, self._held):
-            table.clear()
-        self._full = self._paused = False
+        with self._came:
+            gone, self._group = sorted(self._group), set()
+            self._epoch = self._session.advance()
+            for table in (self._next, self._start, self._held, self._bytes):
+                table.clear()
+            self._full = self._paused = False
         if gone and self._revoked is not None:
             self._revoked(gone)
 
@@ -231,6 +239,7 @@ class Reader(threading.Thread):
                 changed |= self._next.pop(source, None) is not None
                 self._start.pop(source, None)
                 self._held.pop(source, None)
+                self._bytes.pop(source, None)
                 self._full = self._any_full()
             elif what == "ready" and source is not None and epoch == self._epoch == self._session.epoch:
                 self._next[source] = position
@@ -243,33 +252,15 @@ class Reader(threading.Thread):
             self._paused = False
 
     def _hand_over(self) -> None:
-        """Everything held becomes one item of the queue; when that has no room and enough is held: wait, then
-        pause.
-        """
+        """Everything held is taken at once."""
         if not any(self._held.values()):
             return
-        if not self._out.full():
-            metadata = self._consumer.consumer_group_metadata()
-            held, self._held = self._held, {}
-            self._out.put_nowait(
-                [part for source, found in held.items() for part in self._cut(source, found, metadata)]
-            )
-            self._full = False
-            self._waiting_since = 0.0
-            if self._paused:
-                self._consumer.resume([TopicPartition(*source) for source in self._next])
-                self._paused = False
-        elif self._full and not self._paused:
-            self._room.clear()
-            now = time.monotonic()
-            self._waiting_since = self._waiting_since or now
-            if (
-                self._out.full()
-                and not self._room.wait(0.1)
-                and now - self._waiting_since > WAIT_FULL_SECONDS
-            ):
-                self._consumer.pause([TopicPartition(*source) for source in self._next])
-                self._paused = True
+        held, self._held = self._held, {}
+        self._bytes.clear()
+        for source, found in held.items():
+            self._taken.extend(self._cut(source, found, self._metadata))
+        self._full = False
+        self._gone.set()
 
     def _cut(self, source: Source, found: list[Any], metadata: Any) -> list[Records]:
         """One piece, or small ones while a record among them is suspected to break its handler."""
@@ -297,34 +288,56 @@ class Reader(threading.Thread):
         return parts
 
     def _fetch(self) -> None:
+        """What has come. While a whole batch waits to be handed over: nothing, and after a second a pause, under
+        which the consumer is asked still."""
         if self._full and not self._paused:
+            self._wait_for_room()
             return
-        busy = self._paused or any(self._held.values()) or len(self._next) < len(self._group)
-        first = self._consumer.poll(0.01 if busy else WAIT_IDLE_SECONDS)
-        if first is None:
-            return
-        more = self._tuning.batch_records - 1
-        self._take([first, *self._consumer.consume(more, self._tuning.linger_seconds)])
+        if self._paused and not self._full:
+            self._consumer.resume([TopicPartition(*source) for source in self._next])
+            self._paused = False
+        busy = self._paused or len(self._next) < len(self._group)
+        first = self._consumer.poll(WAIT_BUSY_SECONDS if busy else WAIT_IDLE_SECONDS)
+        if first is not None:
+            self._take([first, *self._consumer.consume(self._tuning.batch_records - 1, 0)])
+
+    def _wait_for_room(self) -> None:
+        deadline = time.monotonic() + WAIT_FULL_SECONDS
+        self._gone.clear()
+        while self._full and not self._news and not self._session.stopping.is_set():
+            if self._gone.wait(0.1):
+                return
+            if time.monotonic() >= deadline:
+                self._consumer.pause([TopicPartition(*source) for source in self._next])
+                self._paused = True
+                return
 
     def _take(self, messages: list[Any]) -> None:
-        """Adds to `held`. Calls per message cost: five of them .5 CPU s per million, so one partition has one."""
+        """Adds to `held`. Calls per message cost: five of them .5 CPU s per million, so one partition has two."""
         good = [message for message in messages if message.error() is None]
         if len(good) < len(messages):
             for message in messages:
                 if message.error() is not None:
                     self._trouble(message)
-        if len(self._next) == 1 and len(self._group) == 1:
-            self._add(next(iter(self._next)), good)
-        elif len(self._topics) == 1:
-            for partition, run in groupby(good, key=lambda message: message.partition()):
-                self._add(Source(self._topics[0], partition), list(run))
-        else:
-            for source, run in groupby(good, key=lambda message: (message.topic(), message.partition())):
-                self._add(Source(*source), list(run))
-        self._full = self._any_full()
+        metadata = self._consumer.consumer_group_metadata()
+        with self._came:
+            self._metadata = metadata
+            if len(self._next) == 1 and len(self._group) == 1:
+                self._add(next(iter(self._next)), good)
+            elif len(self._topics) == 1:
+                for partition, run in groupby(good, key=lambda message: message.partition()):
+                    self._add(Source(self._topics[0], partition), list(run))
+            else:
+                for source, run in groupby(good, key=lambda message: (message.topic(), message.partition())):
+                    self._add(Source(*source), list(run))
+            self._full = self._any_full()
+            self._came.notify()
 
     def _any_full(self) -> bool:
-        return any(len(held) >= self._tuning.batch_records for held in self._held.values())
+        return any(
+            len(held) >= self._tuning.batch_records or self._bytes[source] >= self._tuning.batch_bytes
+            for source, held in self._held.items()
+        )
 
     def _add(self, source: Source, run: list[Any]) -> None:
         """Messages of one partition in log order. Below the expected position: of an older assignment."""
@@ -336,6 +349,7 @@ class Reader(threading.Thread):
             if not run:
                 return
         self._held.setdefault(source, []).extend(run)
+        self._bytes[source] = self._bytes.get(source, 0) + sum(map(len, run))
         self._next[source] = run[-1].offset() + 1
 
     def _trouble(self, message: Any) -> None:

@@ -20,7 +20,7 @@ class Tuning:
     # What fits the processor's cache and Python's memory pools: 3.5 CPU s per million. With 50,000, whose pages go back
     # to the system after each batch, 4.9.
     batch_records: int = 14_000
-    linger_seconds: float = 0.005
+    batch_bytes: int = 16 << 20
     transaction_timeout_ms: int = 10_000
     session_timeout_ms: int = 3_000
     heartbeat_ms: int = 1_000

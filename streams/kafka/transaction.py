@@ -159,6 +159,11 @@ class TransactionalPipe:
         self.session.suspect(records)
         self._reader.reset("handler failed")
 
+    @property
+    def full(self) -> bool:
+        """Whether a whole batch waits to be asked for."""
+        return self._reader.full
+
     def restart(self, why: str) -> None:
         """Forgets everything that is not committed, restores, and hands it out again."""
         self._reader.reset(why)

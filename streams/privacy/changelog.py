@@ -94,6 +94,8 @@ def parts(packed: Packed) -> list[Packed]:
 
 def pages(epoch: int, rows: EpochRows, buckets: range) -> Iterator[tuple[bytes, bytes]]:
     """Pages of these buckets, each sorted by tag; a bucket without rows has none."""
+    if not buckets:  # as in three of four small batches: rows are looked through for nothing
+        return
     packed = rows.packed(buckets.start, buckets.stop)
     firsts = np.ascontiguousarray(packed["tag"]).view(np.uint8).reshape(-1, 16)[:, 0]
     edges = np.searchsorted(firsts, np.arange(buckets.start, buckets.stop + 1)).tolist()
