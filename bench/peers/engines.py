@@ -54,7 +54,9 @@ SLOW = 200_000
 
 ENGINES = [
     Engine("ours", "Sluice, in full", ours, EXACTLY, transactions=True, clocked=True),
-    Engine("kafka_streams", "Kafka Streams, 1 thread", jdk.command, EXACTLY, transactions=True, warm=500_000),
+    Engine(
+        "kafka_streams", "Kafka Streams, 1 thread", jdk.command, EXACTLY, transactions=True, warm=1_000_000
+    ),
     Engine("confluent", "confluent-kafka loop", loop, EXACTLY, transactions=True),
     Engine("quix", "Quix Streams", partial(in_its_own, "quix"), LEAST, most=SLOW),
     Engine("bytewax", "Bytewax", partial(in_its_own, "bytewax"), "no promise", most=SLOW),

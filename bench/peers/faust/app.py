@@ -33,7 +33,9 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-for _name in vars(Sensor):
+for _name in vars(
+    Sensor
+):  # of events, commits, rebalances; not `on_start` and the like, which are of Service
     if _name.startswith("on_"):
         setattr(Silent, _name, _nothing)
 

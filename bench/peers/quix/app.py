@@ -5,7 +5,7 @@
 Tried, at 100,000 events on a busy machine: at least once, as here, 40,000 to 52,000 events/s; exactly once 26,000, and
 32,000 with a commit every half second (CPU is the same, the last commit is waited for). Bytes in and bytes out (no
 serializer of its own), no check of the brokers after each record, fetch sizes, linger and queues as ours, the garbage
-collector kept from looking at what stays.
+collector kept from looking at what stays. Receipts for errors only, shorter queues, no statistics: no clear difference.
 """
 
 from __future__ import annotations
