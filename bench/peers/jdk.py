@@ -6,7 +6,7 @@ Processor API on byte arrays with a reader and writer for the one schema; linger
 wait grow old in the heap: 3.7 to 4.1); a gigabyte of heap, mostly young, and the parallel collector; a warm-up of
 1,000,000 events, since Java compiles what is hot: by thread, on a very busy machine, its compiler took 2.7 s a million
 up to 500,000 events, 1.8 up to 700,000, .8 at 1,000,000 (the stream thread 1.7, the sender .6, collection under .1),
-and still now and then afterwards. Its quick compiler alone: 6.9. Without a clear difference: no checks of
+and 2 to 3 again up to 1,500,000. Its quick compiler alone: 7 to 8. Not settled, the machine was too busy: no checks of
 checksums, a commit every 500 ms, compact headers, two gigabytes touched ahead. It runs in the broker's own Java,
 the newest.
 """

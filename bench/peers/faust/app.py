@@ -2,11 +2,11 @@
 
     python -m bench.peers.faust.app TASK        (with the Python of its own environment)
 
-Tried, in CPU s per million events, one after the other, on a busy machine (283 before): its Cython paths, which one has
+Tried, in CPU s per million events, one run each on a very busy machine (283 before): its Cython paths, which one has
 to ask for, and no log records that nobody reads (aiokafka makes two for each event), 245; no monitor, 212; uvloop; and
 events given to the producer itself instead of a topic's `send_soon`, which makes two futures and a task of each: 124 in
 all. Also: bytes in and bytes out, a wide stream buffer, `acks=1`, linger, big batches, no web server, no leader
-topic. `take` (batches) was no faster: its cost lies before the agent, two tasks and three queues a message.
+topic. `take` (batches) was not measured.
 """
 
 from __future__ import annotations
