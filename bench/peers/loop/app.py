@@ -4,8 +4,9 @@
 
 One transaction holds what one `consume` brings, as ours does. Tried, on a busy machine: batches of 2,000, 3,000 and
 5,000 (twice the broker's work), 50,000 (half as much CPU again: it leaves the cache), against 10,000. A commit in a
-thread of its own while the next batch is computed (3.6 CPU s per million instead of 3.4), and one batch fetched ahead at most (3.8) brought nothing (two runs each). The settings are those of our own clients on both
-sides; a transaction of its own for each record would commit some hundred a second.
+thread of its own while the next batch is computed (3.6 CPU s per million instead of 3.4), and one batch fetched ahead
+at most (3.8) brought nothing (two runs each). The settings are those of our own clients on both sides; a transaction
+of its own for each record would commit some hundred a second.
 """
 
 from __future__ import annotations
