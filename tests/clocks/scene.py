@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import Consumer, TopicPartition
+
+from producers.positions import Positions
 from schemas.contract import parse
 from sluice.stack.provision import open_contract
 from streams.kafka.clients import Connection
-from tests.chaos.audit import number_of
+from tests.chaos.audit import number_of, records
 from tests.clocks import oracle
 from tests.clocks.events import HEADER, PARTITIONS, Script, contract_text
-from tests.integration.kafka_help import group_offset, read, unique
+from tests.integration.kafka_help import end, unique
 from tests.soak.reader import reader
 from tests.soak.roles import Role
 
@@ -66,6 +70,11 @@ class Scene:
         self._file.write(HEADER)
         self._reader = reader(self.admin, contract.topics.shared, PARTITIONS)
         self._last = dict.fromkeys(range(PARTITIONS), -1)
+
+    @property
+    def written(self) -> int:
+        """Bytes of the source."""
+        return os.fstat(self._file.fileno()).st_size
 
     @property
     def roles(self) -> list[Role]:
@@ -118,37 +127,47 @@ class Scene:
     def drain(self) -> None:
         """No more load: all that was written is in raw, and all of raw is committed by the group."""
         self.rate, deadline = 0.0, time.monotonic() + DRAIN_SECONDS
-        while True:
-            raw = [read(self.admin, self.contract.topics.raw, each) for each in range(PARTITIONS)]
-            events = sum(int.from_bytes(m.value()[1:5], "big") != self.clock_id for part in raw for m in part)
-            if events >= self.count:
-                break
-            assert time.monotonic() < deadline, f"{events} of {self.count} events are in raw"
-            self.until(lambda: False, 0.3)
-        for each, messages in enumerate(raw):
-            while messages and self._committed(each) <= messages[-1].offset():
-                assert time.monotonic() < deadline, f"partition {each} is not shared to its end"
-                self.until(lambda: False, 0.1)
+        positions = Positions(self.admin, self.contract.topics.source)
+        while (at := positions.read("load.csv")) is None or at.position.offset < self.written:
+            assert time.monotonic() < deadline, "not all that was written is in raw"
+            self.endure(0.2)
+        topic = self.contract.topics.raw
+        ends = [end(self.admin, topic, each) for each in range(PARTITIONS)]
+        wanted = [TopicPartition(topic, each) for each in range(PARTITIONS)]
+        client = Consumer(self.admin.settings(group_id=self.group, isolation_level="read_committed"))
+        try:
+            while any(  # behind what is committed stands one marker
+                found.offset < last - 1
+                for found, last in zip(client.committed(wanted, timeout=30), ends, strict=True)
+            ):
+                assert time.monotonic() < deadline, "not all of raw is shared"
+                self.endure(0.2)
+        finally:
+            client.close()
 
-    def _committed(self, partition: int) -> int:
-        return group_offset(self.admin, self.group, self.contract.topics.raw, partition)
+    def _read(self, topic: str, *, committed: bool = True) -> list[list[bytes]]:
+        """Values by partition, in the order of their log."""
+        found: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
+        for message in records(self.admin, topic, PARTITIONS, committed=committed):
+            found[message.partition()].append(message.value())
+        return found
 
     def verdict(self) -> Verdict:
         """After `drain` and `close`: every topic against the oracle, which reads the raw log."""
         found, topics = Verdict(events=self.count), self.contract.topics
         numbers: list[int] = []
+        raw, shared = self._read(topics.raw), self._read(topics.shared)
+        uncommitted = self._read(topics.shared, committed=False)
         for each in range(PARTITIONS):
-            values = [message.value() for message in read(self.admin, topics.raw, each)]
-            told = oracle.told(self.contract, self.clock_id, values)
-            shared = read(self.admin, topics.shared, each)
-            seen = [number_of(message.value()) for message in shared]
+            told = oracle.told(self.contract, self.clock_id, raw[each])
+            seen = list(map(number_of, shared[each]))
             if seen != told.shared:
                 twice = len(seen) - len(set(seen))
                 lost, more = set(told.shared) - set(seen), set(seen) - set(told.shared)
                 found.wrong.append(f"shared[{each}]: {len(lost)} lost, {twice} twice, {len(more)} too many")
             payloads: dict[int, set[bytes]] = {}
-            for message in read(self.admin, topics.shared, each, committed=False):
-                payloads.setdefault(number_of(message.value()), set()).add(message.value())
+            for value in uncommitted[each]:
+                payloads.setdefault(number_of(value), set()).add(value)
             if second := sum(len(values) > 1 for values in payloads.values()):
                 found.wrong.append(f"shared[{each}]: {second} with a second payload")
             if unexpected := set(payloads) - set(told.shared):
@@ -161,7 +180,7 @@ class Scene:
             found.clocks[each] = told.clocks
         if sorted(numbers) != list(range(self.count)):
             found.wrong.append(f"raw: {self.count} written, {len(set(numbers))} there, {len(numbers)} in all")
-        if read(self.admin, topics.dlq):
+        if any(self._read(topics.dlq)):
             found.wrong.append("dead letters")
         return found
 
