@@ -24,7 +24,7 @@ SCRIPT = (
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_kills_a_zombie_and_a_cut_lose_and_double_nothing(stack: RunningStack, tmp_path: Path) -> None:
-    options = Options(seed=7, seconds=60, rate=2500, script=SCRIPT)
+    options = Options(seed=7, seconds=150, rate=2500, script=SCRIPT)  # the script ends before that
     said: list[str] = []
     report = run(options, Ground(stack.home, stack.connection), tmp_path, said.append)
     assert {name: report[name] for name in CLEAN} == dict.fromkeys(CLEAN, 0), (report, said)
