@@ -20,7 +20,7 @@ from tests.chaos.proxy import Network
 from tests.chaos.watch import Learned, Watch
 from tests.chaos.workers import Slot
 
-BACK_SECONDS = 60.0
+BACK_SECONDS = 90.0
 STEADY_SECONDS = 2.0
 DRAIN_SECONDS = 120.0
 
