@@ -245,6 +245,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "constant": b"\3\4\3\7\0\0",
         "template": b"\4\1\4\3\20\13\17\21" + bytes(4),
         "nest": b"\5\5\5\2\0\0\1\1\5\1\2\0\4\3\6\4\1" + bytes(12),
+        "names": b"\1\0\5\0\1\5\0\0\0\4\4\5\0\0\0\4" + bytes(4),
         "list": b"\6\6\6\6\0\5" + bytes(6),
     }
     values = bytes(range(64)) * 3

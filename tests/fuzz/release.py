@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any, cast
 
 import numpy as np
@@ -30,11 +32,12 @@ from trainers.manifest import (
     GRAPH,
     RefusedError,
     avro_source,
+    seal,
     signed_part,
 )
 from trainers.pins import Pin, _read
 from trainers.serving import Model, load
-from trainers.signing import SIGNATURE_BYTES, read_public
+from trainers.signing import KEY_BYTES, SIGNATURE_BYTES, read_public
 from trainers.tensors import dump
 from trainers.tensors import load as load_tensors
 
@@ -64,7 +67,36 @@ WORDS = (
     b"context.safetensors", b"Infinity", b"/0000", b"/000000", b"-----BEGIN PUBLIC KEY-----\n", b"head", b"format",
     b"parts", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b"\x32\x02", b"\x72\x02", b"\x70\x01", b"cccccc/\xff",
 )  # fmt: skip
-mutate = None
+# What a signer could write into a manifest: fields of `releases.make` with values that stand at some edge.
+ODD: dict[str, tuple[Any, ...]] = {
+    "version": (0, -1, 1, 2, 3, 1 << 40, (1 << 63) - 1),
+    "offset": (-1, 0, 99, 100, 101, (1 << 63) - 1),
+    "task": ("toy", "", "other", "t" * 500, "ä/../x"),
+    "parent": (None, "", "00000001-000000000000"),
+    "as_of_ms": (0, -1, 1 << 45, 253_402_300_799_999),
+    "levels": (
+        (),
+        (0.5,),
+        (0.95, 0.5, 0.05),
+        (0.05, 0.5, 2.0),
+        (0.0, 0.5, 1.0),
+        (0.05, math.nan, 0.95),
+        (0.5,) * 3,
+    ),
+    "step_ms": (0, -1, 1, 1 << 40, (1 << 63) - 1),
+    "horizon": (0, -1, 1, (1 << 31) - 1),
+    "season": ((), (0,), (-1,) * 100),
+    "experts": ((), ("",), ("a", "b")),
+    "keys": (0, 1, 2, 3, -1, 1 << 40),
+    "sources": (
+        {},
+        {("", "", -1): 5},
+        {("cluster-b", "t", 0): 1},
+        {("cluster-a", "traffic.shared.v1", 1): 1},
+    ),
+    "epsilon": ("", "0", "-1", "NaN", "sNaN", "Infinity", "1e999999999", "1e-999999999", "0.1 ", "٣", "1_0"),
+    "files": (0, 1, -1, 1 << 28, (1 << 28) + 1, (1 << 62)),
+}
 
 
 def run(data: bytes) -> None:
@@ -121,7 +153,11 @@ def _follow(value: bytes) -> None:
         wanted = needed(manifest)
         require(sum(wanted.values()) <= FILE_LIMIT, "more memory than a release may take")
         require(len(wanted) <= 2 * FILE_LIMIT // CHUNK_BYTES, "more chunks than a release may have")
-        require(manifest.task == "toy" and manifest.version > 1, "a release of another task, or an old one")
+        clusters = {cluster for cluster, _, _ in manifest.sources} or {"cluster-a"}
+        require(
+            manifest.version > ("cluster-a" in clusters), "an old release"
+        )  # on another one they begin anew
+        require(manifest.task == "toy", "a release of another task")
         require(
             bool(manifest.as_of) and len(list(manifest.chunk_keys())) >= 2, "a manifest without time or files"
         )
@@ -165,7 +201,7 @@ def _word(refused: RefusedError) -> None:
 
 def _chunks(body: bytes) -> None:
     """Keys and values by lines; the store stays within its limit, and the first value of a key stays."""
-    limit = 4_000
+    limit = 1_500
     store, first = Chunks(limit), dict[str, bytes]()
     for line in body.split(b"\n")[:200]:
         key, _, value = line.partition(b"=")
@@ -254,19 +290,42 @@ def _tensors(body: bytes) -> None:
         require(again[name].tobytes() == array.tobytes(), "an array that does not come back")
 
 
+def mutate(data: bytes, rng: Random) -> bytes:
+    """Another manifest, whole and well signed, with some fields at an edge: bytes alone would rarely keep the name of
+    a release, which stands for its version, files and offsets."""
+    if data[:1] != b"\0":
+        return data
+    given: dict[str, Any] = {"version": 2, "offset": 200}
+    for name in rng.sample(sorted(ODD), rng.randint(1, 3)):
+        given[name] = rng.choice(ODD[name])
+    if "epsilon" in given:
+        terms = releases.Terms("traffic", "1.0.0", "did:web:x", "vehicle", given.pop("epsilon"), "ab" * 32)
+        given["contracts"] = rng.choice(((terms,), (terms, terms)))
+    if "files" in given:
+        content = replace(GOOD.manifest.file(CONTEXT), size=given.pop("files"))
+        del given["offset"]
+        return b"\0" + _body(
+            seal(replace(GOOD.manifest, files=(content, *GOOD.manifest.files)), releases.SIGNER, 7)
+        )
+    return b"\0" + _body(releases.make(**given).value)
+
+
+def _body(value: bytes) -> bytes:
+    return value[5 : -SIGNATURE_BYTES - KEY_BYTES]
+
+
 def seeds() -> Iterator[tuple[str, bytes]]:
-    signed = GOOD.value[5 : -SIGNATURE_BYTES - 32]
+    signed = _body(GOOD.value)
     yield "signed", b"\0" + signed
+    yield "older", b"\0" + _body(releases.make(version=1, offset=300).value)
+    yield "no levels", b"\0" + _body(releases.make(version=2, offset=200, levels=(0.95, 0.5, 0.05)).value)
     yield "unsigned", b"\1" + GOOD.value
     yield "newer schema", b"\2" + signed + b"\2\4hi"
     yield "context", b"\3" + GOOD_FILES[CONTEXT]
     yield "graph", b"\4" + GOOD_FILES[GRAPH]
     chunk = next(iter(GOOD.chunks)).encode()
-    yield (
-        "chunks",
-        b"\5"
-        + b"\n".join((chunk + b"=abc", chunk.replace(b"0000", b"0001") + b"=" + b"x" * 50, b"drop=", b"x=y")),
-    )
+    lines = [chunk.replace(b"/0000", b"/%04d" % at) + b"=" + b"x" * at * 9 for at in range(9)]
+    yield "chunks", b"\5" + b"\n".join((*lines, chunk + b"=again", b"drop=xx", b"x=y"))
     pin = {"public_key": releases.SIGNER.public.hex(), "version": 1, "release": "", "past": {"cluster-a": 1}}
     yield "pin", b"\6" + json.dumps({**pin, "sources": [["cluster-a", "traffic.shared.v1", 0, 9]]}).encode()
     key = "MCowBQYDK2VwAyEAA6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
