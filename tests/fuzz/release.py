@@ -31,6 +31,7 @@ from trainers.manifest import (
     FILE_LIMIT,
     GRAPH,
     RefusedError,
+    Terms,
     avro_source,
     seal,
     signed_part,
@@ -299,7 +300,7 @@ def mutate(data: bytes, rng: Random) -> bytes:
     for name in rng.sample(sorted(ODD), rng.randint(1, 3)):
         given[name] = rng.choice(ODD[name])
     if "epsilon" in given:
-        terms = releases.Terms("traffic", "1.0.0", "did:web:x", "vehicle", given.pop("epsilon"), "ab" * 32)
+        terms = Terms("traffic", "1.0.0", "did:web:x", "vehicle", given.pop("epsilon"), "ab" * 32)
         given["contracts"] = rng.choice(((terms,), (terms, terms)))
     if "files" in given:
         content = replace(GOOD.manifest.file(CONTEXT), size=given.pop("files"))
