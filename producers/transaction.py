@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -52,9 +53,9 @@ class Transactions:
     ) -> None:
         self._name, self._positions = name, positions
         self._watchdog = Watchdog()
-        self._producer = self.producer(
-            connection, f"publish.{contract}.{name}", stop, self._watchdog, Tuning()
-        )
+        tuning = Tuning()
+        self._seconds = tuning.transaction_timeout_ms / 1000
+        self._producer = self.producer(connection, f"publish.{contract}.{name}", stop, self._watchdog, tuning)
         self._stop = stop
         self._failures = 0
 
@@ -66,10 +67,11 @@ class Transactions:
 
     def commit(self, batch: Batch, after: Progress | None) -> None:
         """Commits the batch with `after` as the source's position. Raises DoubtError, or WallError."""
-        producer = self._producer
+        producer, began = self._producer, time.monotonic()
         try:
             if producer.disturbed():
                 producer.recycle()
+                began = time.monotonic()
             producer.begin()
             for output in batch.outputs(self._name, after.encode() if after else None):
                 producer.produce(output)
@@ -79,9 +81,11 @@ class Transactions:
             producer.commit()
         except (KafkaException, DisturbedError, BufferError) as problem:
             self._failures += 1
+            batch.took((time.monotonic() - began) / self._seconds, False)
             log.warning("transaction in doubt", why=str(problem))
             raise DoubtError(problem) from None
         self._failures = 0
+        batch.took((time.monotonic() - began) / self._seconds, True)
 
     def decide(self, doubt: DoubtError, before: Progress | None, in_doubt: Progress | None) -> bool:
         """Whether the transaction in doubt was committed: the stored position is then the one it carried.

@@ -53,7 +53,7 @@ privacy:
 terms: {{purpose: [test], for: 1d}}
 partitions: 2
 """
-HEADER = "number,card,at,amount\n"
+HEADER = "number,card,at,amount,note\n"
 UNITS = 20_000
 PARTITIONS = 2
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
@@ -104,7 +104,8 @@ class Load(threading.Thread):
 
     def _line(self, number: int) -> bytes:
         turn, unit = divmod(number, UNITS)
-        return b"%d,card-%d,%d,%d\n" % (number, unit, self._begin_ms + turn * MINUTE_MS, number % 90)
+        at = self._begin_ms + turn * MINUTE_MS
+        return b"%d,card-%d,%d,%d,note-%d\n" % (number, unit, at, number % 90, number)
 
     def end(self) -> None:
         if not self._over.is_set():
@@ -163,9 +164,9 @@ class Trial:
         )
 
     def start(self, name: str, command: str, *options: str, file: Path | None = None) -> Process:
-        """`sluice COMMAND FILE --json --no-open OPTIONS`, with the contract's file unless another is named."""
+        """`sluice COMMAND FILE --json OPTIONS`, with the contract's file unless another is named."""
         log = self.file.parent / f"{name}.log"
-        words = [command, str(file or self.file), "--json", "--no-open", *options]
+        words = [command, str(file or self.file), "--json", *options]
         with log.open("ab") as out:
             child = subprocess.Popen(
                 [sys.executable, "-m", "sluice.cli.main", *words],
@@ -267,20 +268,27 @@ def compare(topic: str, found: Sequence[int], wanted: Sequence[int]) -> None:
 
 @contextmanager
 def trial(
-    home: Path, connection: Callable[[str], Connection], folder: Path, rate: float = 5_000.0, workers: int = 2
+    home: Path,
+    connection: Callable[[str], Connection],
+    folder: Path,
+    rate: float = 5_000.0,
+    workers: int = 2,
+    contract: str = CONTRACT,
 ) -> Iterator[Trial]:
-    """Contract open, publisher and workers started, every partition sharing at `rate` events a second."""
+    """Contract open, publisher and workers started, every partition sharing at `rate` events a second. `contract`:
+    the text, whose {name} is filled in.
+    """
     folder.mkdir(exist_ok=True)
-    text, file = CONTRACT.format(name=unique("pressure")), folder / "contract.yaml"
+    text, file = contract.format(name=unique("pressure")), folder / "contract.yaml"
     file.write_text(text)
-    contract = parse(text, folder)
-    opened = open_contract(contract, connection("admin"))
-    running = Trial(home, connection, contract, file, opened, Load(folder / "load.csv", rate))
+    parsed = parse(text, folder)
+    opened = open_contract(parsed, connection("admin"))
+    running = Trial(home, connection, parsed, file, opened, Load(folder / "load.csv", rate))
     try:
         running.load.start()
-        running.start("publish", "publish")
+        running.start("publish", "publish", "--no-open")
         for slot in range(workers):
-            running.start(f"share{slot}", "share", "--slot", str(slot))
+            running.start(f"share{slot}", "share", "--no-open", "--slot", str(slot))
         running.back()
         yield running
     finally:

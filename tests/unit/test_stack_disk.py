@@ -168,3 +168,23 @@ def test_a_log_on_a_full_disk_costs_its_lines_and_no_worker(tmp_path: Path) -> N
             [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
     assert run.stdout == "alive\n"
+
+
+def test_noise_keys_that_cannot_be_written_say_what_to_do(tmp_path: Path) -> None:
+    """Nothing is shared that is not noted there first; so the worker ends, and says why."""
+    script = (
+        "import sys; from pathlib import Path; from streams.privacy import keystore\n"
+        "file = keystore.path_of(Path(sys.argv[1]), 'me/person')\n"
+        "try:\n with keystore.locked(file): keystore.store(file, {'format': 1})\n"
+        "except keystore.KeyStoreError as error: print(error)"
+    )
+    run = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert "Cannot write the noise key" in run.stdout
+    assert "File too large" in run.stdout
+    assert "-> Free the disk" in run.stdout
+    assert [file.suffix for file in (tmp_path / "keys").iterdir()] == [".lock"]  # nothing half written
