@@ -42,13 +42,13 @@ class Watch:
     def run(self, run: Callable[[bytes], None], data: bytes) -> None:
         """Raises Finding where the input costs too much or does what none may; else what `run` raises."""
         spent, grown = self._once(run, data)
+        require(not self._acts, f"an act that no input may bring about: {', '.join(sorted(set(self._acts)))}")
+        require(grown <= self._target.mib << 10, f"more than {self._target.mib} MiB of memory")
         allowed = self._target.allowed(len(data))
         for _ in range(2):  # a collection of garbage may fall into one run, hardly into three
             if spent > allowed:
                 spent = min(spent, self._once(run, data)[0])
         require(spent <= allowed, f"more than {allowed:.2f} s of CPU")
-        require(grown <= self._target.mib << 10, f"more than {self._target.mib} MiB of memory")
-        require(not self._acts, f"an act that no input may bring about: {', '.join(sorted(set(self._acts)))}")
 
     def _once(self, run: Callable[[bytes], None], data: bytes) -> tuple[float, int]:
         """CPU seconds, and KiB by which the peak of memory rose."""
