@@ -17,6 +17,7 @@ from producers.positions import Positions
 from schemas.contract import parse
 from sluice.stack.provision import open_contract
 from streams.kafka.clients import Connection
+from streams.kafka.watchdog import EXIT_CODE as AGAIN
 from tests.chaos.audit import number_of, records
 from tests.clocks import oracle
 from tests.clocks.events import HEADER, PARTITIONS, Script, contract_text
@@ -60,7 +61,7 @@ class Scene:
         self.admin = connection("admin")
         self.clock_id = open_contract(contract, self.admin).schema_ids["sluice.clock"]
         self.group = f"share.{contract.contract}"
-        self.rate = rate
+        self.rate, self.restarts = rate, list[str]()
         self._home, self._folder, self._script = home, folder, script
         self._environments = environments or {}
         words = [str(file), "--json", "--no-open"]
@@ -84,9 +85,12 @@ class Scene:
     def begin(self, roles: Sequence[Role] | None = None) -> None:
         """Starts processes, and the load. Returns when every partition has shared something."""
         for role in self.roles if roles is None else roles:
-            role.start(self._home, self._folder / f"{role.name}.log", self._environments.get(role.name))
+            self._start(role)
         self._began = time.monotonic()
         assert self.until(lambda: self.behind(-1), FLOWS_SECONDS), "nothing is shared"
+
+    def _start(self, role: Role) -> None:
+        role.start(self._home, self._folder / f"{role.name}.log", self._environments.get(role.name))
 
     def write(self, due: int) -> None:
         """So many events in all are in the file then."""
@@ -96,7 +100,8 @@ class Scene:
             self.count = due
 
     def tick(self, seconds: float = 0.02) -> None:
-        """A moment of load and reading. A process that fails is an error; a replay comes to its end."""
+        """A moment of load and reading. A process that fails is an error, but one that asks to be started again is: what
+        supervises it does so. A replay comes to its end."""
         if self.rate:
             self.write(int((time.monotonic() - self._began) * self.rate))
         for message in self._reader.consume(5000, seconds):
@@ -104,6 +109,9 @@ class Scene:
                 partition = int(message.partition() or 0)
                 self._last[partition] = max(self._last[partition], number_of(message.value() or b""))
         for role in self.roles:
+            if role.ended and role.process is not None and role.process.returncode == AGAIN:
+                self.restarts.append(role.name)
+                self._start(role)
             assert not role.failed, f"{role.name} ended by itself: {role.said()[-3000:]}"
 
     def resume(self, rate: float) -> None:

@@ -29,7 +29,7 @@ from trainers.train import schemas
 DAY_MS = 86_400_000
 BACK_DAYS = 10_000  # where event time begins: 16 hours at 5,000 a second before it passes now
 TRAIN_RECORDS = 10_000  # one transaction a second, as its pace has it: each writes what changed of the record
-FLOWS_SECONDS, DRAIN_SECONDS = 90.0, 60.0
+FLOWS_SECONDS, DRAIN_SECONDS = 120.0, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,12 @@ class Soak:
                 say(Look(now, self.count, delay, {r.name: r.held[-1].mb for r in self.roles if r.held}))
 
     def drain(self) -> bool:
-        """No more load: until everything that must be shared is."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self.oracle.waiting and time.monotonic() < deadline:
+        """No more load: until everything that must be shared is, or nothing has come for a while."""
+        seen, since = -1, time.monotonic()
+        while self.oracle.waiting and time.monotonic() - since < DRAIN_SECONDS:
             self._read(0.1)
+            if self.oracle.seen > seen:
+                seen, since = self.oracle.seen, time.monotonic()
         self._read(1.0)  # what should not come
         return not self.oracle.waiting
 
