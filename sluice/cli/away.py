@@ -12,8 +12,6 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 EVERY_SECONDS = 10.0
 REFUSED = re.compile(r"Connect to \S+ failed|Failed to resolve")
 
@@ -34,11 +32,11 @@ class Away:
             lost = said in ("producer", "consumer") and error in ("_ALL_BROKERS_DOWN", "_TRANSPORT")
         if not lost:
             return event
+        from structlog import DropEvent
+
         now = self._now()
-        if (
-            now < self._next or error == "_TRANSPORT"
-        ):  # of one connection, which may also close for being idle
-            raise structlog.DropEvent
+        if now < self._next or error == "_TRANSPORT":  # of one connection: it may also close for being idle
+            raise DropEvent
         self._next = now + EVERY_SECONDS
         return {
             **{name: value for name, value in event.items() if name in ("level", "timestamp")},
