@@ -100,8 +100,8 @@ class Scene:
             self.count = due
 
     def tick(self, seconds: float = 0.02) -> None:
-        """A moment of load and reading. A process that fails is an error, but one that asks to be started again is: what
-        supervises it does so. A replay comes to its end."""
+        """A moment of load and reading. A process that fails is an error, but one that asks to be started again is:
+        what supervises it does so. A replay comes to its end."""
         if self.rate:
             self.write(int((time.monotonic() - self._began) * self.rate))
         for message in self._reader.consume(5000, seconds):
