@@ -113,7 +113,9 @@ def test_operators(map_: str, expected: object) -> None:
 def test_a_whole_number_beyond_a_doubles_is_scaled_to_the_nearest() -> None:
     """One public count of 2^53 + 1 made the whole batch fail."""
     given = pa.array([(1 << 53) + 1, -(1 << 63), (1 << 63) - 1], pa.int64())
-    found = mapped("n: {from: vehicles, scale: 0.5, offset: 0}", privatized().set_column(0, "vehicles", given))
+    found = mapped(
+        "n: {from: vehicles, scale: 0.5, offset: 0}", privatized().set_column(0, "vehicles", given)
+    )
     assert [row["n"] for row in found] == [2.0**52, -(2.0**62), 2.0**62]
 
 

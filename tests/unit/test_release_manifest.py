@@ -209,7 +209,9 @@ def test_a_header_of_a_million_arrays_is_not_built() -> None:
         tensors.load(len(header).to_bytes(8, "little") + header)
 
 
-@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"__metadata__": [1]}', b'{"__metadata__": {"sluice": 1}}'])
+@pytest.mark.parametrize(
+    "header", [b"[" * 100_000, b'{"__metadata__": [1]}', b'{"__metadata__": {"sluice": 1}}']
+)
 def test_any_damage_of_the_header_is_a_value_error(header: bytes) -> None:
     with pytest.raises(ValueError):
         tensors.load(len(header).to_bytes(8, "little") + header)

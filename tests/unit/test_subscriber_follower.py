@@ -158,7 +158,13 @@ def test_a_signed_release_of_nonsense_is_refused_and_not_the_end_of_the_subscrip
 def test_levels_that_do_not_fit_the_graph_are_refused(follower: Follower) -> None:
     assert refused(follower, make(6, 101, levels=(0.05, 0.95))) == "graph-unusable"
     assert refused(follower, make(6, 101, experts=("a", "b"))) == "graph-unusable"
-    for levels in ((0.95, 0.5, 0.05), (0.0, 0.5, 0.95), (0.05, 0.5, 2.0), (0.05, float("nan"), 0.95), (0.5,) * 3):
+    for levels in (
+        (0.95, 0.5, 0.05),
+        (0.0, 0.5, 0.95),
+        (0.05, 0.5, 2.0),
+        (0.05, float("nan"), 0.95),
+        (0.5,) * 3,
+    ):
         assert refused(follower, make(6, 101, levels=levels)) == "graph-unusable"
 
 
