@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.scene import Ground
 from tests.integration.conftest import RunningStack
-from tests.soak.bars import broken, lag_counts
+from tests.soak.bars import broken, fair
 from tests.soak.run import Options, run
 
 
@@ -22,4 +22,7 @@ def test_five_minutes_at_5000_events_a_second(stack: RunningStack, tmp_path: Pat
     assert not (bars := broken(report)), "\n".join([*bars, json.dumps(report)])
     assert report["shared"] > 0.9 * report["events"] > 1_000_000
     assert report["releases"] > 1
-    assert lag_counts(report) or os.environ.get("SLUICE_REQUIRE_ALL") != "1", "others use this machine"
+    if not fair(report):
+        why = f"others used {report['others_cores']} cores of this machine: lag and memory were not judged"
+        assert os.environ.get("SLUICE_REQUIRE_ALL") != "1", why
+        pytest.skip(why)

@@ -21,7 +21,7 @@ from sluice.stack.home import Home
 from sluice.stack.supervisor import start_detached
 from streams.kafka.clients import Connection
 from tests.chaos.scene import Ground
-from tests.soak.bars import broken, lag_counts
+from tests.soak.bars import broken, fair
 from tests.soak.plot import draw
 from tests.soak.run import Look, Options, run
 
@@ -62,13 +62,14 @@ def main() -> int:
     draw(soak, folder / "soak.png")
     for what in (bars := broken(report)):
         console.print(f"broken: {what}", markup=False, soft_wrap=True)
-    if not lag_counts(report):
-        console.print(f"not judged: the lag, as others used {report['others_cores']} cores", markup=False)
+    if not fair(report):
+        others = f"others used {report['others_cores']} cores"
+        console.print(f"not judged: lag and memory, as {others}", markup=False, soft_wrap=True)
     if keep is None:
         shutil.rmtree(home.path)
         (folder / "load.csv").unlink()
     console.print(f"plot and logs are in {folder}", markup=False, soft_wrap=True)
-    sys.stdout.write(json.dumps(report | {"broken": bars}) + "\n")
+    sys.stdout.write(json.dumps(report | {"broken": bars, "judged_in_full": fair(report)}) + "\n")
     return int(bool(bars))
 
 

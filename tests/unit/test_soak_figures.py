@@ -132,4 +132,8 @@ def test_bars() -> None:
             assert len(broken({**GOOD, "processes": {**GOOD["processes"], role: held}})) == 1, name
         held = {**GOOD["processes"]["broker"], name: value}
         assert broken({**GOOD, "processes": {**GOOD["processes"], "broker": held}}) == []
-    assert broken({**GOOD, "lag_p99_s": 9.0, "quiet_seconds": 10}) == []
+    share = {**GOOD["processes"]["share"], "rss_growth_mb": 99.0}
+    late = {**GOOD, "lag_p99_s": 9.0, "processes": {**GOOD["processes"], "share": share}}
+    assert len(broken(late)) == 2
+    assert broken({**late, "quiet_seconds": 140}) == [], "others had the machine"
+    assert len(broken({**late, "quiet_seconds": 140, "lost": 1})) == 1
