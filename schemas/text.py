@@ -47,7 +47,8 @@ def read(text: str, name: str) -> tuple[Any, dict[Loc, int]]:
             node = loader.get_single_node()
             lines: dict[Loc, int] = {}
             value = _build(loader, node, (), lines, name, 0)
-        except (ValueError, OverflowError):  # `"\UFFFFFFFF"`, `%YAML 1.` and 5,000 digits: PyYAML lets these through
+        except (ValueError, OverflowError):
+            # Python's own, which PyYAML lets through: `"\UFFFFFFFF"`, `%YAML 1.` and 5,000 digits
             raise ContractError(
                 f"{name}:{loader.get_mark().line + 1}: not readable as YAML: a number or an escape out of range.",
                 "Write the character itself, and fewer digits.",
