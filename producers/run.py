@@ -92,6 +92,7 @@ class Run:
         self._size = 0
         self._due: float | None = None
         self._live = clock.LiveClock(clock.grid_ms(contract))
+        self._live_done: int | None = None  # its newest record that this run has committed
         self._late_said = False
 
     def to_the_end(self, from_start: bool) -> Report:
@@ -122,7 +123,7 @@ class Run:
                 source.resume(self._done.position)
             self._batch.clear()
             self._due = None
-            self._live.last = None
+            self._live.last = self._live_done
             if self._spec.follow:
                 self._replay, self._ahead = None, Ahead(source, parser, depth=0)
             else:
@@ -246,7 +247,7 @@ class Run:
         tally = self._batch.tally
         self._report.tally.add(tally, FIRST_REJECTED)
         self._batch.clear()
-        self._in_doubt = None
+        self._in_doubt, self._live_done = None, self._live.last
         if after is None:
             return
         self._done = after

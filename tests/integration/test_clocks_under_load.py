@@ -25,7 +25,7 @@ from tests.clocks.events import DAY_MS, Script
 from tests.clocks.scene import Scene
 from tests.clocks.wall import HOUR_SECONDS, Clock, Walls
 
-BACK_SECONDS = 30.0  # until every partition shares what was written after a jump; 0.2 on a free machine
+BACK_SECONDS = 60.0  # until every partition shares what was written after a jump; .2 on a free machine
 READ = "import time; print(time.time_ns(), time.monotonic_ns(), flush=True); input()\n"
 
 
@@ -107,7 +107,7 @@ def test_a_jump_moves_the_wall_clock_at_once_and_no_monotonic_one(walls: Walls) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_jumps_of_every_clock_under_load(ground: Ground, tmp_path: Path) -> None:
     """Worker and publisher apart, then all of a host with its broker; at last one that strikes idle clients."""
     scene = ground.scene(tmp_path)
@@ -152,13 +152,15 @@ def test_jumps_of_every_clock_under_load(ground: Ground, tmp_path: Path) -> None
     assert scene.said() == {"events": verdict.events, "shared": verdict.shared, "denied": verdict.denied}
     assert set(verdict.denied) == {"slot-used", "slot-too-old", "epoch-closed", "epoch-future"}
     for clocks in verdict.clocks.values():
-        assert clocks == sorted(set(clocks)), "a publisher's clock records only go forward"
-        assert clocks[-1] - clocks[0] >= HOUR_SECONDS * 1000
+        if "publish" not in scene.restarts:
+            assert clocks == sorted(set(clocks)), "the clock records of a run only go forward"
+        assert max(clocks) - clocks[0] >= HOUR_SECONDS * 1000
 
 
 def idle_after_a_jump(scene: Scene, ground: Ground) -> None:
-    """librdkafka's timed waits are of the wall clock: set back, a client that has nothing to do sleeps for an hour, its
-    heartbeats too, and leaves its group. The next record must wake it."""
+    """librdkafka's timed waits are of the wall clock (its issue 2145): set back, a client that has nothing to do sleeps
+    for an hour, its heartbeats too, and leaves its group. The next record must wake it. (In a transaction it may sleep
+    too: woken by what its broker does, or ended by the watchdog after 25 s and started again.)"""
     rate, scene.rate = scene.rate, 0.0
     scene.endure(1.0)
     set_to(-2, *ground.host)
