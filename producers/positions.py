@@ -27,6 +27,13 @@ PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 )
+# A topic that was just made, or a broker that just came back: the leader is there in a moment.
+SETTLING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 OPEN_IT = "Open the contract as the owner's admin: `sluice publish` does it where the admin's secret is."
 
 
@@ -99,9 +106,7 @@ class Positions:
         newest: bytes | None = None
         reader, prober = self._consumer("read_committed"), self._consumer("read_uncommitted")
         try:
-            low, high = prober.get_watermark_offsets(
-                TopicPartition(self._topic, 0), timeout=ANSWER_SECONDS, cached=False
-            )
+            low, high = self._ends(prober)
             reader.assign([TopicPartition(self._topic, 0, low)])
             at, deadline = low, time.monotonic() + PENDING_SECONDS
             while at < high:
@@ -113,7 +118,7 @@ class Positions:
                             newest = message.value()
                     elif error.code() == KafkaError._PARTITION_EOF:
                         at = max(at, message.offset())  # the last stable offset, which may still move on
-                    elif not (error.retriable() or error.code() in PASSING):
+                    elif not (error.retriable() or error.code() in (*PASSING, *SETTLING)):
                         raise explain(error, self._connection, self._topic)
                 if at < high and time.monotonic() > deadline:
                     raise RetriableError(
@@ -126,6 +131,20 @@ class Positions:
             reader.close()
             prober.close()
         return None if newest is None else Progress.decode(newest, name)
+
+    def _ends(self, prober: Any) -> tuple[int, int]:
+        """First offset and end. Waits for a leader, but not for a broker."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                found = prober.get_watermark_offsets(
+                    TopicPartition(self._topic, 0), timeout=ANSWER_SECONDS, cached=False
+                )
+                return int(found[0]), int(found[1])
+            except KafkaException as problem:
+                if problem.args[0].code() not in SETTLING or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def _consumer(self, isolation: str) -> Any:
         return Consumer(

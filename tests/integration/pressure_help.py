@@ -190,6 +190,7 @@ class Trial:
         while not done():
             if time.monotonic() > deadline:
                 return False
+            assert self.ended == {}, self.told()
             self.look(0.05)
         return True
 
