@@ -91,7 +91,7 @@ class Reader(threading.Thread):
         self._start: dict[Source, int] = {}  # ... after what was handed over
         self._held: dict[Source, list[Any]] = {}
         self._bytes: dict[Source, int] = {}  # of `held`
-        self._metadata: Any = None  # of the group, as it was when the newest of `held` came
+        self._metadata: Any = None  # of the group; one generation and member as long as nothing is forgotten
         self._full = False  # one partition holds a whole batch
         self._paused = False
         self._news: deque[tuple[str, int, Source | None, int]] = deque()
@@ -200,6 +200,7 @@ class Reader(threading.Thread):
             for table in (self._next, self._start, self._held, self._bytes):
                 table.clear()
             self._full = self._paused = False
+            self._metadata = None
         if gone and self._revoked is not None:
             self._revoked(gone)
 
@@ -319,9 +320,9 @@ class Reader(threading.Thread):
             for message in messages:
                 if message.error() is not None:
                     self._trouble(message)
-        metadata = self._consumer.consumer_group_metadata()
+        if self._metadata is None:
+            self._metadata = self._consumer.consumer_group_metadata()
         with self._came:
-            self._metadata = metadata
             if len(self._next) == 1 and len(self._group) == 1:
                 self._add(next(iter(self._next)), good)
             elif len(self._topics) == 1:
