@@ -197,7 +197,7 @@ class Trial:
     def endure(self, seconds: float) -> None:
         self.until(lambda: False, seconds)
 
-    def back(self, seconds: float = 90.0) -> float:
+    def back(self, seconds: float = 150.0) -> float:
         """Seconds until every partition has shared what is written after this call. Fails after `seconds`."""
         began, written = time.monotonic(), self.load.count
         assert self.until(lambda: min(self.last.values()) > written, seconds), self.told()
@@ -225,7 +225,7 @@ class Trial:
     def check(
         self,
         alike: Callable[[Collection[bytes]], bool] = lambda payloads: len(payloads) == 1,
-        seconds: float = 120.0,
+        seconds: float = 200.0,
     ) -> None:
         """Lets all that was written flow to its end and stops everything. Then: every event is in raw and in shared
         once, in order, with payloads that are `alike` for uncommitted readers too; no letters; nothing is torn."""

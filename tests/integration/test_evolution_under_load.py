@@ -67,6 +67,7 @@ def record(schemas: Mapping[int, Any], value: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_new_version_under_load(stack: RunningStack, tmp_path: Path) -> None:
     with trial(stack.home, stack.connection, tmp_path / "load", contract=FIRST) as running:
         topics = running.contract.topics
