@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -84,8 +85,17 @@ def main() -> None:
             return bytes(change(data, rng)[:most])
         return bytes(atheris.Mutate(data, most))
 
-    atheris.Setup([sys.argv[0], *options], one, custom_mutator=mutated)
+    atheris.Setup([str(_again(name, Path(folder))), *options], one, custom_mutator=mutated)
     atheris.Fuzz()
+
+
+def _again(name: str, folder: Path) -> Path:
+    """A program that is this one: libFuzzer's merge starts what it believes to be itself, again and again."""
+    script = folder / "again"
+    command = shlex.join((sys.executable, "-m", "tests.fuzz.child", name, str(folder)))
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    script.chmod(0o755)
+    return script
 
 
 if __name__ == "__main__":
