@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from schemas.partition import partition
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-CAP, PARTITIONS = 40, 4
+CAP, PARTITIONS = 1000, 4  # so many a day that no card has spent it at the end of a run
 HEADER = b"number,card,at,amount\n"
 LATE = {"hour": 60, "day": 1440, "closed": 9 * 1440, "future": -3 * 1440}  # minutes
 CONTRACT = """
@@ -45,8 +45,8 @@ partitions: {partitions}
 """
 
 
-def contract_text(name: str, *, follow: bool) -> str:
-    return CONTRACT.format(name=name, cap=CAP, partitions=PARTITIONS, follow=str(follow).lower())
+def contract_text(name: str, *, follow: bool, cap: int) -> str:
+    return CONTRACT.format(name=name, cap=cap, partitions=PARTITIONS, follow=str(follow).lower())
 
 
 @dataclass(frozen=True, slots=True)

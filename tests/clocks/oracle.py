@@ -15,7 +15,7 @@ import fastavro
 
 from schemas.contract import Contract
 from tests.chaos.oracle import Model
-from tests.clocks.events import CAP, DAY_MS, MINUTE_MS
+from tests.clocks.events import DAY_MS, MINUTE_MS
 
 CLOCK = fastavro.parse_schema(
     {"type": "record", "name": "Clock", "fields": [{"name": "clock_ms", "type": "long"}]}
@@ -34,7 +34,7 @@ class Told:
 
 def told(contract: Contract, clock_id: int, values: Iterable[bytes]) -> Told:
     """`values`: all records of one raw partition, in the order of its log."""
-    found, model = Told(), Model(CAP)
+    found, model = Told(), Model(contract.privacy.contribution.max)
     schema = fastavro.parse_schema(contract.raw_schema)
     for value in values:
         body = io.BytesIO(value[5:])

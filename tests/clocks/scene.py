@@ -20,7 +20,7 @@ from streams.kafka.clients import Connection
 from streams.kafka.watchdog import EXIT_CODE as AGAIN
 from tests.chaos.audit import number_of, records
 from tests.clocks import oracle
-from tests.clocks.events import HEADER, PARTITIONS, Script, contract_text
+from tests.clocks.events import CAP, HEADER, PARTITIONS, Script, contract_text
 from tests.integration.kafka_help import end, unique
 from tests.soak.reader import reader
 from tests.soak.roles import Role
@@ -53,10 +53,11 @@ class Scene:
         workers: int = 1,
         follow: bool = True,
         rate: float = 2000.0,
+        cap: int = CAP,
         environments: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         file = folder / "contract.yaml"
-        file.write_text(contract_text(unique("clocks"), follow=follow))
+        file.write_text(contract_text(unique("clocks"), follow=follow, cap=cap))
         self.contract = contract = parse(file.read_text(), folder)
         self.admin = connection("admin")
         self.clock_id = open_contract(contract, self.admin).schema_ids["sluice.clock"]

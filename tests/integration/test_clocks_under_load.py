@@ -57,7 +57,7 @@ class Ground:
         """One machine's clock is all of them."""
         return self.broker, self.share, self.publish
 
-    def scene(self, folder: Path, *, units: int = 1000) -> Scene:
+    def scene(self, folder: Path, *, units: int = 4000) -> Scene:
         script = Script(7, units, time.time_ns() // 1_000_000 // DAY_MS * DAY_MS - 20 * 60_000)
         environments = {"publish": self.publish.environment, "share0": self.share.environment}
         return Scene(self.stack.home.path, self.stack.connection, folder, script, environments=environments)

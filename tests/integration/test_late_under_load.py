@@ -33,7 +33,7 @@ START_MS = 16_804 * 24 * 60 * MINUTE_MS + 23 * 60 * MINUTE_MS  # an hour before 
 @pytest.mark.slow
 def test_late_early_and_shuffled_events(stack: RunningStack, tmp_path: Path) -> None:
     script = Script(5, UNITS, START_MS)
-    scene = Scene(stack.home, stack.connection, tmp_path, script, workers=2, follow=False, rate=0)
+    scene = Scene(stack.home, stack.connection, tmp_path, script, workers=2, follow=False, rate=0, cap=40)
     kinds = Counter(script.event(number).kind for number in range(EVENTS))
     try:
         scene.write(EVENTS)
