@@ -28,7 +28,7 @@ class Faults:
     `seconds`: by name, from the fault to the first event written after it that every partition has shared; of `delay`
     and `stall` from their ends; of the trainer, and in `learned` of all faults that touch it, until it has learned
     such an event.
-    `stuck`: faults after which either took longer than 90 s. `killed`: SIGKILLs by who got them.
+    `stuck`: faults after which a partition, or the trainer, stood still for a minute. `killed`: SIGKILLs by victim.
     """
 
     scene: Scene

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,25 @@ from tests.chaos.proxy import Network
 from tests.chaos.watch import Learned, Watch
 from tests.chaos.workers import Slot
 
-BACK_SECONDS = 90.0
-STEADY_SECONDS = 2.0
+BACK_SECONDS = 60.0
+STEADY_SECONDS, SETTLE_SECONDS = 2.0, 20.0
 DRAIN_SECONDS = 120.0
+
+
+class Patience:
+    """For what may be slow on a busy machine, and must not stand still."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._marks: dict[int, tuple[int, float]] = {}  # where each was, and since when
+
+    def over(self, marks: Mapping[int, int]) -> bool:
+        """Whether one of them has stood still for too long."""
+        now = time.monotonic()
+        for name, at in marks.items():
+            if name not in self._marks or self._marks[name][0] != at:
+                self._marks[name] = at, now
+        return any(now - self._marks[name][1] > self._seconds for name in marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +129,23 @@ class Scene:
         return time.monotonic(), self.load.count
 
     def back(self, written: int) -> bool:
-        return self.endure_until(lambda: self.watch.behind(written), BACK_SECONDS)
+        """False where one of the partitions stands still; a slow one is waited for."""
+        return self._while_it_moves(lambda: self.watch.behind(written), lambda: self.watch.last)
 
     def learned_back(self, written: int) -> bool:
         """Waits for the trainer; True at once where there is none."""
         learned = self._learned
-        return learned is None or self.endure_until(lambda: learned.behind(written), BACK_SECONDS)
+        if learned is None:
+            return True
+        return self._while_it_moves(lambda: learned.behind(written), lambda: {0: learned.offsets})
+
+    def _while_it_moves(self, done: Callable[[], bool], marks: Callable[[], Mapping[int, int]]) -> bool:
+        patience = Patience(BACK_SECONDS)
+        while not done():
+            if patience.over(marks()):
+                return False
+            self.tick()
+        return True
 
     def settle(self) -> bool:
         """Waits until nothing has been behind by more than a second for two: all that was held up is worked off."""
@@ -130,7 +157,7 @@ class Scene:
                 since = time.monotonic()
             return time.monotonic() - since >= STEADY_SECONDS
 
-        return self.endure_until(steady, BACK_SECONDS)
+        return self.endure_until(steady, SETTLE_SECONDS)
 
     def joined(self, slot: Slot) -> None:
         """Waits until this process, just started, takes part in its group."""
@@ -146,51 +173,45 @@ class Scene:
         self.endure_until(assigned, 40)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
-        """No more load: until all that was written is in raw, and all of raw is committed by the share group."""
-        size = self.load.size
+        """No more load: until all that was written is in raw, all of raw is committed by the share group, and all of
+        shared by the trainer's. False where that stands still for so long."""
+        size, at, patience = self.load.size, 0, Patience(seconds)
         positions = Positions(self.ground.connection("producer"), self.contract.topics.source)
-
-        def published() -> bool:
+        while at < size:
             try:
                 found = positions.read("load.csv")
             except (SluiceError, KafkaException):
-                return False
-            return found is not None and found.position.offset >= size
-
-        deadline = time.monotonic() + seconds
-        while not published():
-            if time.monotonic() > deadline:
+                found = None
+            at = found.position.offset if found is not None else at
+            if patience.over({0: at}):
                 return False
             self._pause()
-        admin, lasts = self.ground.connection("admin"), dict[int, int]()
+        admin, topics = self.ground.connection("admin"), self.contract.topics
         try:
-            topic = self.contract.topics.raw
-            for each in records(admin, topic, self.contract.partitions, committed=True, tail=20_000):
-                lasts[each.partition()] = each.offset()
-        except UnstableError:
-            return False
-        for partition, last in lasts.items():
-            while committed_offset(admin, self.contract, partition) <= last:
-                if time.monotonic() > deadline:
+            for partition, last in self._lasts(topics.raw).items():
+                patience = Patience(seconds)
+                while (at := committed_offset(admin, self.contract, partition)) <= last:
+                    if patience.over({0: at}):
+                        return False
+                    self._pause()
+            if self._learned is None:
+                return True
+            lasts, patience = self._lasts(topics.shared), Patience(seconds)
+            while not self._learned.at_least(lasts):
+                if patience.over({0: self._learned.offsets}):
                     return False
                 self._pause()
-        return self._learned is None or self._until_learned(deadline)
-
-    def _until_learned(self, deadline: float) -> bool:
-        """All that is shared: the trainer's group stands behind the last committed record of each partition."""
-        assert self._learned is not None
-        admin, lasts = self.ground.connection("admin"), dict[int, int]()
-        topic = self.contract.topics.shared
-        try:
-            for each in records(admin, topic, self.contract.partitions, committed=True, tail=20_000):
-                lasts[each.partition()] = each.offset()
         except UnstableError:
             return False
-        while not self._learned.at_least(lasts):
-            if time.monotonic() > deadline:
-                return False
-            self._pause()
         return True
+
+    def _lasts(self, topic: str) -> dict[int, int]:
+        """Offset of the last committed record of each partition."""
+        admin, count = self.ground.connection("admin"), self.contract.partitions
+        return {
+            each.partition(): each.offset()
+            for each in records(admin, topic, count, committed=True, tail=20_000)
+        }
 
     def _pause(self) -> None:
         for slot in self.slots:

@@ -55,6 +55,7 @@ class Learned:
 
     def __init__(self, connection: Connection, task: str, topic: str, watch: Watch) -> None:
         self._watch = watch
+        self.offsets = 0  # of all partitions together, when they were last asked for
         self._wanted = [TopicPartition(topic, each) for each in watch.last]
         # Not read_committed: an open transaction of a trainer that was killed would let the question wait.
         settings = connection.settings(group_id=f"train.{task}", isolation_level="read_uncommitted")
@@ -77,6 +78,7 @@ class Learned:
             found = self._consumer.committed(self._wanted, ASK_SECONDS)
         except KafkaException:
             return False
+        self.offsets = sum(each.offset for each in found)
         return all(each.offset > offsets.get(each.partition, -1) for each in found)
 
     def close(self) -> None:

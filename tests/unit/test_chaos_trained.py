@@ -13,6 +13,7 @@ from tests.chaos.events import DAY_MS, MINUTE_MS, Event, Script, who
 from tests.chaos.oracle import Trace, Verdict
 from tests.chaos.plans import endtxns, kills
 from tests.chaos.releases import Findings, Releases
+from tests.chaos.scene import Patience
 from tests.chaos.trained import STEP_MINUTES, Lessons, Record, record_errors
 from tests.releases import OTHER, SIGNER, Made, make
 from trainers.checkpoint import Recorder
@@ -215,3 +216,14 @@ def test_a_plan_of_kills_holds_what_was_asked_for_and_repeats() -> None:
     assert kills(1, 100, 10) == script != kills(2, 100, 10)
     assert [len(kills(1, 12, 1)), len(kills(1, 3, 0)), len(endtxns(1, 50))] == [14, 3, 50]
     assert {fault.target for fault in endtxns(1, 50)} == {0, 1, 2, 3}
+
+
+def test_patience_is_for_what_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tests.chaos.scene.time.monotonic", lambda: now[0])
+    patience = Patience(60)
+    for second in range(200):
+        now[0] = float(second)
+        moving, standing = second // 50, min(second // 50, 1)
+        assert patience.over({0: moving, 1: standing}) == (second > 50 + 60)
+    assert not Patience(60).over({0: 5})
