@@ -115,10 +115,6 @@ class Scene:
                 self._start(role)
             assert not role.failed, f"{role.name} ended by itself: {role.said()[-3000:]}"
 
-    def resume(self, rate: float) -> None:
-        """Goes on at `rate` from what is written."""
-        self.rate, self._began = rate, time.monotonic() - self.count / rate
-
     def until(self, done: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while not done():
