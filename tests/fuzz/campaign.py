@@ -150,7 +150,7 @@ def _child(outcome: Outcome, options: list[str]) -> int:
     )
     assert process.stderr is not None
     try:
-        with (outcome.folder / "log.txt").open("a") as log:
+        with process.stderr, (outcome.folder / "log.txt").open("a") as log:
             for line in process.stderr:
                 log.write(line)
                 outcome.hear(line.rstrip())
