@@ -21,7 +21,7 @@ def test_five_minutes_at_5000_events_a_second(stack: RunningStack, tmp_path: Pat
     report, _ = run(Options(seconds=280), Ground(stack.home, stack.connection), tmp_path)
     assert not (bars := broken(report)), "\n".join([*bars, json.dumps(report)])
     assert report["shared"] > 0.9 * report["events"] > 1_000_000
-    assert report["releases"] > 1
+    assert report["releases"] >= 1
     if not fair(report):
         why = f"others used {report['others_cores']} cores of this machine: lag and memory were not judged"
         assert os.environ.get("SLUICE_REQUIRE_ALL") != "1", why
