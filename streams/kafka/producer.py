@@ -27,6 +27,7 @@ from streams.kafka.watchdog import Watchdog
 
 log = structlog.get_logger("sluice.producer")
 FULL_SECONDS = 10.0
+THROTTLED_SECONDS, TOLD_SECONDS = 0.2, 10.0
 # A transaction that begins while the broker still writes the last one's markers, about 1 ms, is told to come back, and
 # librdkafka does after 20 ms.
 MARKERS_SECONDS = 0.002
@@ -90,6 +91,7 @@ class Recyclable:
         self._failed = False
         self._ears = _Ears()
         self._committed = 0.0
+        self._told = -TOLD_SECONDS
         self.recycled = 0
 
     def recycle(self) -> None:
@@ -101,7 +103,8 @@ class Recyclable:
         """
         self.close()
         self._failed, self._ears = False, _Ears()
-        producer = Producer({**self._settings, "error_cb": self._on_error}, logger=logger(self._ears))
+        callbacks = {"error_cb": self._on_error, "throttle_cb": self._on_throttle}
+        producer = Producer({**self._settings, **callbacks}, logger=logger(self._ears))
         began = time.monotonic()
         while True:
             try:
@@ -236,6 +239,16 @@ class Recyclable:
             except KafkaException:
                 pass
         self.recycle()
+
+    def _on_throttle(self, event: Any) -> None:
+        """The broker made this client wait: said once in a while, beyond what a burst costs."""
+        if event.throttle_time >= THROTTLED_SECONDS and time.monotonic() > self._told + TOLD_SECONDS:
+            self._told = time.monotonic()
+            log.warning(
+                "the broker slows this client down; it goes on as fast as it may",
+                seconds=round(float(event.throttle_time), 1),
+                remedy="A quota on this principal: raise producer_byte_rate where more is wanted.",
+            )
 
     def _on_error(self, error: KafkaError) -> None:
         log.warning("producer", error=error.name())

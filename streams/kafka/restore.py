@@ -31,6 +31,10 @@ class _OutdatedError(Exception):
     """Another epoch has begun, or the worker stops."""
 
 
+class _UnansweredError(Exception):
+    """The broker does not tell these clients what it tells others, perhaps: once more, with new ones."""
+
+
 class Restorer(threading.Thread):
     """Restores the partitions of the newest request; those that are torn stay stopped."""
 
@@ -81,6 +85,8 @@ class Restorer(threading.Thread):
                 self._all(epoch, sources)
             except _OutdatedError:
                 continue
+            except _UnansweredError:
+                self._requests.put((epoch, sources))
             except BaseException as error:
                 self._session.fail(error)
 
@@ -94,14 +100,15 @@ class Restorer(threading.Thread):
                 shared.setdefault(self._changelog(source) if self._changelog else None, []).append(source)
             for each in set(self._session.stopped).difference(sources):  # another worker's by now
                 del self._session.stopped[each]
-            stuck = {target for target in shared if target and self._open(reading, probing, target)}
+            stuck = {target for target in shared if target and self._open(reading, probing, target, epoch)}
             for target, group in sorted(
                 shared.items(), key=lambda item: item[0] in stuck
             ):  # others do not wait
                 try:
                     positions = self._read(reading, probing, target, group, epoch) if target else None
                     starts = {
-                        source: self._start(probing, source, committed[source], positions) for source in group
+                        source: self._start(probing, source, committed[source], positions, epoch)
+                        for source in group
                     }
                 except TornError as error:
                     if (
@@ -131,15 +138,15 @@ class Restorer(threading.Thread):
 
     def _committed(self, reading: Consumer, sources: list[Source], epoch: int) -> dict[Source, int]:
         """The group's offsets, -1001 for none. Pending ones (an open transaction) are waited for."""
-        told = time.monotonic()
+        began = time.monotonic()
         while True:
             self._check(epoch)
-            if time.monotonic() - told > self._patience:
-                told = time.monotonic()
+            if time.monotonic() - began > self._patience:
                 log.warning(
                     "the group's committed offsets cannot be read, or a transaction on them stays open",
                     remedy="Look at `sluice status`; `sluice doctor CONTRACT` names such a transaction.",
                 )
+                raise _UnansweredError
             try:
                 found = reading.committed(
                     [TopicPartition(*source) for source in sources], timeout=CALL_SECONDS
@@ -151,9 +158,17 @@ class Restorer(threading.Thread):
                 return {Source(each.topic, each.partition): each.offset for each in found}
             time.sleep(0.05)
 
-    def _watermarks(self, probing: Consumer, source: Source) -> tuple[int, int]:
+    def _watermarks(self, probing: Consumer, source: Source, epoch: int) -> tuple[int, int]:
         """First offset kept and end of the log, open transactions included."""
-        while not self._session.stopping.is_set():
+        began = time.monotonic()
+        while True:
+            self._check(epoch)
+            if time.monotonic() - began > self._patience:
+                log.warning(
+                    f"the ends of {source} cannot be read; the clients are built anew",
+                    remedy="Look at `sluice status`.",
+                )
+                raise _UnansweredError
             try:
                 found = probing.get_watermark_offsets(
                     TopicPartition(*source), timeout=CALL_SECONDS, cached=False
@@ -162,17 +177,16 @@ class Restorer(threading.Thread):
                     return int(found[0]), int(found[1])
             except KafkaException as problem:
                 _give_up(problem)
-        raise _OutdatedError
 
-    def _open(self, reading: Consumer, probing: Consumer, target: Source) -> bool:
+    def _open(self, reading: Consumer, probing: Consumer, target: Source, epoch: int) -> bool:
         """Whether a transaction is open on it right now."""
-        return self._watermarks(reading, target)[1] < self._watermarks(probing, target)[1]
+        return self._watermarks(reading, target, epoch)[1] < self._watermarks(probing, target, epoch)[1]
 
     def _read(
         self, reading: Consumer, probing: Consumer, target: Source, group: list[Source], epoch: int
     ) -> dict[Source, Position]:
         """Hands the changelog to `restore` and returns the positions found in it. Raises what holds it."""
-        low, high = self._watermarks(probing, target)
+        low, high = self._watermarks(probing, target, epoch)
         positions = Positions()
         assert self._restore is not None
         self._restore(group, positions.strip(self._records(reading, target, low, high, epoch, group[0])))
@@ -207,10 +221,15 @@ class Restorer(threading.Thread):
         reading.assign([])
 
     def _start(
-        self, probing: Consumer, source: Source, committed: int, positions: dict[Source, Position] | None
+        self,
+        probing: Consumer,
+        source: Source,
+        committed: int,
+        positions: dict[Source, Position] | None,
+        epoch: int,
     ) -> int:
         """Where to begin: what is committed, which the changelog must confirm."""
-        low, high = self._watermarks(probing, source)
+        low, high = self._watermarks(probing, source, epoch)
         if positions is not None:
             found = positions.get(source)
             known = None if found is None else found.next

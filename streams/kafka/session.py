@@ -11,6 +11,7 @@ from streams.kafka.records import Records, Source
 
 DOOMED_IN_A_ROW = 20
 SIZE_BEHIND = 64  # one at a time, the rest of 14,000 records would take a minute
+LEAST_RECORDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class Session:
     suspects: dict[Source, Suspect] = field(default_factory=dict)
     doomed: dict[Source, set[int]] = field(default_factory=dict)
     in_a_row: int = 0
+    most: int | None = (
+        None  # records a transaction, where the broker takes so little that larger ones time out
+    )
     quiet: threading.RLock = field(default_factory=threading.RLock)
     stopping: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
@@ -80,6 +84,14 @@ class Session:
         if not sources or not reasons.keys() >= set(sources):
             return None
         return next(reasons[source] for source in sources)
+
+    def took(self, records: int, part: float, done: bool) -> None:
+        """A transaction of so many records took this part of its timeout. A quota or a slow disk would let the same
+        ones fail for ever: a quarter is tried next, and twice as many behind each that is quick again."""
+        if not done and part > 0.5:
+            self.most = max(LEAST_RECORDS, records // 4)
+        elif done and self.most is not None and part < 0.25:
+            self.most = None if self.most > records * 8 else self.most * 2
 
     def moved(self, records: Records) -> None:
         """These records are committed."""

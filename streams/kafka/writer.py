@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ class Work:
     parts: tuple[tuple[Records, Result], ...]
     done: Future[bool] = field(default_factory=Future)
 
+    @property
+    def size(self) -> int:
+        return sum(len(records) for records, _ in self.parts)
+
 
 class Writer(threading.Thread):
     """Commits work in the order it was put; what waits goes into one transaction."""
@@ -71,6 +76,7 @@ class Writer(threading.Thread):
         self.reset: Callable[[str], None]
         self.cluster = ""
         self._producer = Recyclable(connection, transactional_id, session.stopping, watchdog, tuning)
+        self._seconds = tuning.transaction_timeout_ms / 1000
         self._changelog = changelog
         self._session = session
         self._open: Future[str] = Future()
@@ -119,8 +125,10 @@ class Writer(threading.Thread):
             waiting = [self._work.get(timeout=0.2)]
         except queue.Empty:
             return []
-        while not self._work.empty():
+        count, most = waiting[0].size, self._session.most
+        while not self._work.empty() and (most is None or count < most):
             waiting.append(self._work.get_nowait())
+            count += waiting[-1].size
         return waiting
 
     def _commit_all(self, waiting: list[Work]) -> None:
@@ -150,7 +158,7 @@ class Writer(threading.Thread):
         return current
 
     def _transact(self, parts: list[tuple[Records, Result]]) -> bool:
-        producer = self._producer
+        producer, count, began = self._producer, sum(len(records) for records, _ in parts), time.monotonic()
         try:
             if producer.disturbed():  # 2
                 producer.recycle()
@@ -171,10 +179,12 @@ class Writer(threading.Thread):
             producer.commit()  # 7
         except (KafkaException, DisturbedError, BufferError) as problem:
             self._judge(problem, parts)
+            self._session.took(count, (time.monotonic() - began) / self._seconds, False)
             producer.give_up(problem)
             self.reset(f"transaction failed: {problem}")
             return False
         self._refused = 0
+        self._session.took(count, (time.monotonic() - began) / self._seconds, True)
         for records, result in parts:  # 8
             if result.apply is not None:
                 result.apply()
