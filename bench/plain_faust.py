@@ -1,4 +1,4 @@
-"""A plain Faust app for the same hop, as fast as one is: at-least-once, no ledger, one event at a time.
+"""A plain Faust app for the same hop, with fastavro as users have it: at-least-once, no ledger, one event at a time.
 
     python -m bench.plain_faust BOOTSTRAP USER PASSWORD_FILE RAW SHARED RAW_SCHEMA SHARED_SCHEMA SCHEMA_ID
 
