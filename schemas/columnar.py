@@ -104,7 +104,11 @@ class Columnar:
         if not len(bodies):
             return []
         again = self.write(batch)
-        return [] if again.equals(bodies) else np.flatnonzero(pc.not_equal(again, bodies)).tolist()
+        return (
+            []
+            if again.equals(bodies)
+            else np.flatnonzero(pc.fill_null(pc.not_equal(again, bodies), True)).tolist()
+        )
 
 
 def _is_utf8(word: bytes) -> bool:

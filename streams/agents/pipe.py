@@ -26,7 +26,7 @@ log = structlog.get_logger("sluice.pipe")
 
 Prepared = TypeVar("Prepared")
 HANDLER_SECONDS = 60.0
-AHEAD = 42_000  # records that may be computed but not committed, where whole batches wait
+AHEAD = 42_000  # records, or kilobytes, that may be computed but not committed, where whole batches wait
 
 
 class Batch(Generic[Prepared]):
@@ -122,7 +122,8 @@ class Pipe(Service, Generic[Prepared]):
                 if self.should_stop or records.epoch != self.kafka.session.epoch:
                     continue
                 answer: asyncio.Future[Result] = loop.create_future()
-                line.append(_Open(len(records), answer, loop.create_task(self._settle(records, answer))))
+                size = max(len(records), records.nbytes >> 10)
+                line.append(_Open(size, answer, loop.create_task(self._settle(records, answer))))
                 await self._deliver(Batch(records, content, answer))
         except BaseException as error:
             if not self._ended.done():
@@ -138,7 +139,8 @@ class Pipe(Service, Generic[Prepared]):
                     line.popleft()
             behind = [line[0].settled for line in self._lines.values() if len(line) > 1]
             ahead = sum(each.size for line in self._lines.values() for each in line)
-            if not behind or (self.kafka.full and ahead < AHEAD):
+            most = min(AHEAD, 3 * (self.kafka.session.most or AHEAD))
+            if not behind or (self.kafka.full and ahead < most):
                 return
             await asyncio.wait(behind, return_when=asyncio.FIRST_COMPLETED)
 

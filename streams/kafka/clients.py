@@ -15,6 +15,8 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from confluent_kafka.schema_registry import SchemaRegistryClient
 
+REGISTRY_SECONDS = 10  # for one answer; the client waits for ever otherwise
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -94,5 +96,9 @@ def registry(connection: Connection) -> SchemaRegistryClient:
     past_proxies(connection.registry_url or "")
     secret = connection.password.get_secret_value()
     return SchemaRegistryClient(
-        {"url": connection.registry_url, "basic.auth.user.info": f"{connection.principal}:{secret}"}
+        {
+            "url": connection.registry_url,
+            "basic.auth.user.info": f"{connection.principal}:{secret}",
+            "timeout": REGISTRY_SECONDS,
+        }
     )

@@ -69,6 +69,11 @@ class Records:
         return f"Records({self.source} {self.start}..{self.next}, epoch {self.epoch})"
 
     @property
+    def nbytes(self) -> int:
+        """Of the values."""
+        return sum(map(len, filter(None, self.values)))
+
+    @property
     def topic(self) -> str:
         return self.source.topic
 

@@ -49,6 +49,7 @@ class Restorer(threading.Thread):
     ) -> None:
         super().__init__(name="restore", daemon=True)
         self.ready: Callable[[int, Source, int], None]
+        self.reset: Callable[[str], None]
         self.cluster = ""
         self._reading = connection.settings(
             group_id=group,
@@ -85,8 +86,8 @@ class Restorer(threading.Thread):
                 self._all(epoch, sources)
             except _OutdatedError:
                 continue
-            except _UnansweredError:
-                self._requests.put((epoch, sources))
+            except _UnansweredError:  # some of them may run already: these too begin anew
+                self.reset("a restore got no answer")
             except BaseException as error:
                 self._session.fail(error)
 

@@ -10,8 +10,8 @@ from schemas.errors import FatalError
 from streams.kafka.records import Records, Source
 
 DOOMED_IN_A_ROW = 20
+ENOUGH_RECORDS = 50_000  # no transaction is larger
 SIZE_BEHIND = 64  # one at a time, the rest of 14,000 records would take a minute
-LEAST_RECORDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class Session:
         """A transaction of so many records took this part of its timeout. A quota or a slow disk would let the same
         ones fail for ever: a quarter is tried next, and twice as many behind each that is quick again."""
         if not done and part > 0.5:
-            self.most = max(LEAST_RECORDS, records // 4)
-        elif done and self.most is not None and part < 0.25:
-            self.most = None if self.most > records * 8 else self.most * 2
+            self.most = max(1, records // 4)
+        elif done and self.most is not None and part < 0.25 and records * 2 >= self.most:
+            self.most = self.most * 2 if self.most < ENOUGH_RECORDS else None
 
     def moved(self, records: Records) -> None:
         """These records are committed."""

@@ -96,7 +96,7 @@ class TransactionalPipe:
         self._lookout.halt, self._lookout.reset = self._reader.halt, self._reader.reset
         self._restorer.ready = self._reader.ready
         self._reader.assigned = self._restorer.request
-        self._writer.reset = self._reader.reset
+        self._writer.reset = self._restorer.reset = self._reader.reset
         self._started = threading.Event()
 
     def start(self) -> None:

@@ -162,6 +162,7 @@ class Writer(threading.Thread):
         try:
             if producer.disturbed():  # 2
                 producer.recycle()
+                began = time.monotonic()  # to wait for a broker is not to be slow
             producer.begin()  # 3
             for _, result in parts:
                 for output in result.outputs:

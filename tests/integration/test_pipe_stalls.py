@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from schemas.errors import FatalError
+from streams.kafka.records import Source
+from streams.kafka.restore import _UnansweredError
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import end, make_topics, read, send, unique, values
 from tests.integration.test_transaction import Counting, counting, expected, name, payload
@@ -92,3 +95,36 @@ def test_two_processes_of_one_slot_do_not_fence_each_other_for_ever(stack: Runni
     assert "the same slot" in str(errors[0])
     found = values(read(stack.admin, f"{name}.out"))
     assert found == expected(0, len(found))
+
+
+def test_a_restore_that_gets_no_answer_begins_anew_with_all_partitions(
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One partition runs already when the other's ends cannot be read: its state must not be replaced under it."""
+    name = unique("unanswered")
+    make_topics(stack.admin, f"{name}.in", f"{name}.out", partitions=2)
+    make_topics(stack.admin, f"{name}.log", partitions=2, compacted=True)
+    for partition in (0, 1):
+        send(stack.admin, f"{name}.in", payload(0, 3000), partition)
+    worker = Counting(stack.admin, name)
+    restorer: Any = worker.pipe._restorer
+    start = restorer._start
+    failed: list[Source] = []
+
+    def unanswered(probing: Any, source: Source, *more: Any) -> int:
+        if source.partition == 1 and not failed:
+            failed.append(source)
+            deadline = time.monotonic() + 20
+            while worker.pipe.session.positions.get(Source(f"{name}.in", 0), 0) < 1000:  # it runs
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            raise _UnansweredError
+        return int(start(probing, source, *more))
+
+    monkeypatch.setattr(restorer, "_start", unanswered)
+    with worker.pipe:
+        worker.until(6000, seconds=60)
+        assert failed
+        assert worker.pipe.session.epoch > 1  # the one of the assignment is over
+    for partition in (0, 1):
+        assert values(read(stack.admin, f"{name}.out", partition)) == expected(0, 3000)

@@ -128,3 +128,36 @@ def test_a_header_name_that_is_not_utf8_costs_its_record_nothing_but_the_headers
     assert found.headers(0) == []
     found.messages = [_Odd(1)]
     assert found.headers(0) == []
+
+
+def test_transactions_shrink_until_the_broker_takes_them_and_grow_again() -> None:
+    """Under a quota the same 14,000 records would time out for ever."""
+    session = Session()
+
+    def took(records: int, part: float, done: bool) -> int | None:
+        session.took(records, part, done)
+        return session.most
+
+    assert took(14_000, 0.4, False) is None  # it did not fail for its size
+    assert took(14_000, 1.0, False) == 3_500
+    assert took(3_500, 1.0, False) == 875
+    assert took(875, 0.5, True) == 875  # slow
+    assert took(10, 0.01, True) == 875  # far from the bound: it says nothing
+    sizes = [875]
+    while (most := took(sizes[-1], 0.1, True)) is not None:
+        sizes.append(most)
+    assert sizes == [875, 1750, 3500, 7000, 14_000, 28_000, 56_000]
+    for _ in range(20):
+        most = took(session.most or 14_000, 1.0, False)
+    assert most == 1
+
+
+def test_work_that_does_not_follow_what_is_committed_is_dropped_and_all_is_read_again() -> None:
+    worker = pipe()
+    worker.session.positions[SOURCE] = 5
+    asked: list[str] = []
+    worker._writer.reset = asked.append
+    assert worker._writer._current([Work(((records(6, 8), NOTHING),))]) == []
+    assert len(asked) == 1
+    follows = [Work(((records(5, 8), NOTHING),)), Work(((records(8, 9), NOTHING),))]
+    assert worker._writer._current(follows) == follows
