@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.bench_share import CONTRACT, Raw, Reader, cpu_seconds, events
+from bench.passes import CONTRACT, Raw, Reader, cpu_seconds, events
 from schemas.contract import parse
 from sluice.stack.home import Home
 from sluice.stack.provision import open_contract

@@ -2,7 +2,7 @@
 
     python -m bench.limits [events]
 
-The events of bench/bench_share.py (39 bytes, 100,000 units). Per part: events a second where it is a rate of its own,
+The events of bench/passes.py (39 bytes, 100,000 units). Per part: events a second where it is a rate of its own,
 CPU s per million of this process, and of the broker where it takes part. `hop` is what happens between consumer and
 producer, without Kafka; the sum of the parts is less than the worker's CPU, which also pays for threads that wait for
 each other.
@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.bench_share import CONTRACT, DAY_MS, START_MS, UNITS, Raw, batches, cpu_seconds
+from bench.passes import CONTRACT, DAY_MS, START_MS, UNITS, Raw, batches, cpu_seconds
 from schemas.codec import CLOCK, Decoder, Encoder
 from schemas.contract import Contract, parse
 from sluice.stack.home import Home

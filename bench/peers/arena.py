@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from bench.bench_share import CONTRACT, DAY_MS, START_MS, UNITS, batches, cpu_seconds, events
+from bench.passes import CONTRACT, DAY_MS, START_MS, UNITS, batches, cpu_seconds, events
 from bench.peers import content
 from schemas.codec import CLOCK, Encoder
 from schemas.contract import Contract, parse
@@ -82,7 +82,7 @@ class Engine:
 
     `clocked`: it wants clock records in its input. `transactions`: its group's offsets are a part of its transactions.
     `most`: what it gets at most, that a slow one does not take minutes. `late`: it starts when the input is there, and
-    its clock runs from its first output to its last (by append time), as bench_share does with plain Faust: Faust also
+    its clock runs from its first output to its last (by append time): Faust also
     reads what is not committed yet.
     """
 
@@ -98,7 +98,7 @@ class Engine:
 
 
 def contract_of(name: str, size: int, partitions: int) -> tuple[Contract, str]:
-    """The contract of bench_share under another name, with partitions, and for 400 bytes with fields that it drops.
+    """The contract of bench/passes.py under another name, with partitions, and for 400 bytes with fields that it drops.
 
     More than one partition ask for a unit that the key is a part of: a card at a site. A card then has one site (see
     Feed), so that there are as many units as with one partition.

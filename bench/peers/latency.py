@@ -14,7 +14,7 @@ import time
 import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.bench_share import UNITS, events
+from bench.passes import UNITS, events
 from bench.peers.arena import (
     Arena,
     Engine,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from bench import bench_peers
-from bench.bench_share import START_MS, events
+from bench.passes import START_MS, events
 from bench.peers import arena, content, engines, hop, jdk
 from schemas.codec import Encoder
 
