@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from producers.parse import Broken
 from producers.sources import Row
 from schemas.contract import Topics
+from streams.kafka.fit import Fit
 from streams.kafka.records import Headers, Output
 
 MOST_ROWS = 4_000
 MOST_BYTES = 8 << 20
-LEAST_ROWS = 16
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Batch:
 
     def __init__(self, topics: Topics, partitions: int) -> None:
         self._topics, self._count = topics, partitions
-        self._most: int | None = None  # rows, where larger transactions have timed out
+        self.fit = Fit(MOST_ROWS)
         self.clear()
 
     def clear(self) -> None:
@@ -57,19 +57,11 @@ class Batch:
 
     @property
     def full(self) -> bool:
-        return self._rows >= (self._most or MOST_ROWS) or self._bytes >= MOST_BYTES
+        return self.rows >= (self.fit.most or MOST_ROWS) or self._bytes >= MOST_BYTES
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         return self.tally.published + self.tally.rejected
-
-    def took(self, part: float, done: bool) -> None:
-        """Its transaction took this part of its timeout. Under a quota, or on a slow disk, the same rows would fail for
-        ever: a quarter is tried next, and twice as many behind each that is quick again."""
-        if not done and part > 0.5:
-            self._most = max(LEAST_ROWS, self._rows // 4)
-        elif done and self._most is not None and part < 0.25:
-            self._most = None if self._most >= MOST_ROWS else self._most * 2
 
     def event(self, row: Row, partition: int, key: bytes, value: bytes) -> None:
         self._values[partition].append(value)

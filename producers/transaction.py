@@ -81,11 +81,11 @@ class Transactions:
             producer.commit()
         except (KafkaException, DisturbedError, BufferError) as problem:
             self._failures += 1
-            batch.took((time.monotonic() - began) / self._seconds, False)
+            batch.fit.took(batch.rows, (time.monotonic() - began) / self._seconds, False)
             log.warning("transaction in doubt", why=str(problem))
             raise DoubtError(problem) from None
         self._failures = 0
-        batch.took((time.monotonic() - began) / self._seconds, True)
+        batch.fit.took(batch.rows, (time.monotonic() - began) / self._seconds, True)
 
     def decide(self, doubt: DoubtError, before: Progress | None, in_doubt: Progress | None) -> bool:
         """Whether the transaction in doubt was committed: the stored position is then the one it carried.

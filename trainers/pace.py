@@ -44,7 +44,7 @@ def batches(
             held = []  # an older epoch: it comes again
         if records is not None:
             held.append(records)
-        full = sum(map(len, held)) >= min(pace.records, pipe.session.most or pace.records)
+        full = sum(map(len, held)) >= min(pace.records, pipe.session.fit.most or pace.records)
         if held and (full or time.monotonic() >= began + pace.seconds):
             began = time.monotonic()
             yield held

@@ -139,7 +139,7 @@ class Pipe(Service, Generic[Prepared]):
                     line.popleft()
             behind = [line[0].settled for line in self._lines.values() if len(line) > 1]
             ahead = sum(each.size for line in self._lines.values() for each in line)
-            most = min(AHEAD, 3 * (self.kafka.session.most or AHEAD))
+            most = min(AHEAD, 3 * (self.kafka.session.fit.most or AHEAD))
             if not behind or (self.kafka.full and ahead < most):
                 return
             await asyncio.wait(behind, return_when=asyncio.FIRST_COMPLETED)

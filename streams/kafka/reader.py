@@ -268,7 +268,7 @@ class Reader(threading.Thread):
         suspect = self._session.suspects.get(source)
         near = suspect is not None and self._start[source] < suspect.end
         size = min(suspect.size, len(found)) if suspect is not None and near else len(found)
-        size = min(size, self._session.most or size)
+        size = min(size, self._session.fit.most or size)
         doomed = frozenset(self._session.doomed.get(source, ()))
         parts = []
         for first in range(0, len(found), size):

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from schemas.errors import FatalError
+from streams.kafka.fit import Fit
 from streams.kafka.records import Records, Source
 
 DOOMED_IN_A_ROW = 20
@@ -55,9 +56,7 @@ class Session:
     suspects: dict[Source, Suspect] = field(default_factory=dict)
     doomed: dict[Source, set[int]] = field(default_factory=dict)
     in_a_row: int = 0
-    most: int | None = (
-        None  # records a transaction, where the broker takes so little that larger ones time out
-    )
+    fit: Fit = field(default_factory=lambda: Fit(ENOUGH_RECORDS))
     quiet: threading.RLock = field(default_factory=threading.RLock)
     stopping: threading.Event = field(default_factory=threading.Event)
     error: BaseException | None = None
@@ -84,14 +83,6 @@ class Session:
         if not sources or not reasons.keys() >= set(sources):
             return None
         return next(reasons[source] for source in sources)
-
-    def took(self, records: int, part: float, done: bool) -> None:
-        """A transaction of so many records took this part of its timeout. A quota or a slow disk would let the same
-        ones fail for ever: a quarter is tried next, and twice as many behind each that is quick again."""
-        if not done and part > 0.5:
-            self.most = max(1, records // 4)
-        elif done and self.most is not None and part < 0.25 and records * 2 >= self.most:
-            self.most = self.most * 2 if self.most < ENOUGH_RECORDS else None
 
     def moved(self, records: Records) -> None:
         """These records are committed."""

@@ -125,7 +125,7 @@ class Writer(threading.Thread):
             waiting = [self._work.get(timeout=0.2)]
         except queue.Empty:
             return []
-        count, most = waiting[0].size, self._session.most
+        count, most = waiting[0].size, self._session.fit.most
         while not self._work.empty() and (most is None or count < most):
             waiting.append(self._work.get_nowait())
             count += waiting[-1].size
@@ -180,12 +180,12 @@ class Writer(threading.Thread):
             producer.commit()  # 7
         except (KafkaException, DisturbedError, BufferError) as problem:
             self._judge(problem, parts)
-            self._session.took(count, (time.monotonic() - began) / self._seconds, False)
+            self._session.fit.took(count, (time.monotonic() - began) / self._seconds, False)
             producer.give_up(problem)
             self.reset(f"transaction failed: {problem}")
             return False
         self._refused = 0
-        self._session.took(count, (time.monotonic() - began) / self._seconds, True)
+        self._session.fit.took(count, (time.monotonic() - began) / self._seconds, True)
         for records, result in parts:  # 8
             if result.apply is not None:
                 result.apply()

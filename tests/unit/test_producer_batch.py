@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from producers.batch import LEAST_ROWS, MOST_ROWS, Batch
+from producers.batch import MOST_ROWS, Batch
 from producers.sources import Row
 from schemas.contract import Topics
 
@@ -20,20 +20,20 @@ def filled(batch: Batch) -> int:
 def test_a_transaction_that_times_out_is_tried_smaller_and_grows_again() -> None:
     batch = Batch(Topics(raw="raw", shared="shared", dlq="dlq", ledger="ledger", source="source"), 1)
     assert filled(batch) == MOST_ROWS
-    batch.took(0.1, False)  # a broker that went away is no reason
+    batch.fit.took(batch.rows, 0.1, False)  # a broker that went away is no reason
     assert filled(batch) == MOST_ROWS
-    batch.took(1.1, False)
+    batch.fit.took(batch.rows, 1.1, False)
     assert filled(batch) == MOST_ROWS // 4
-    batch.took(1.1, False)
+    batch.fit.took(batch.rows, 1.1, False)
     assert filled(batch) == MOST_ROWS // 16
-    batch.took(0.5, True)  # just so
+    batch.fit.took(batch.rows, 0.5, True)  # just so
     assert filled(batch) == MOST_ROWS // 16
     sizes = []
     for _ in range(6):
-        batch.took(0.1, True)
+        batch.fit.took(batch.rows, 0.1, True)
         sizes.append(filled(batch))
     assert sizes == [500, 1000, 2000, MOST_ROWS, MOST_ROWS, MOST_ROWS]
     for _ in range(9):
-        batch.took(1.1, False)
+        batch.fit.took(batch.rows, 1.1, False)
         filled(batch)
-    assert filled(batch) == LEAST_ROWS
+    assert filled(batch) == 1
