@@ -103,7 +103,7 @@ class Script:
         around, unit = divmod(number, self.units)
         if not 0 <= number < self.limit:
             raise ValueError("the script has no such event")
-        chance = _mixed(self.seed * 0x9E3779B97F4A7C15 + number)
+        chance = mixed(self.seed * 0x9E3779B97F4A7C15 + number)
         back = (chance >> 16 & 0xFF) % 5 if chance % 100 < 5 else 0
         slot = self.start_ms // MINUTE_MS + max(0, around - back) * STEP + unit * STEP // self.units
         return Event(number, unit, slot, unit % PARTITIONS, chance % 1000 >= 998, (chance >> 32) % 120)
@@ -126,7 +126,7 @@ def units_for(events: int) -> int:
     return max(500, -(-events // (ROUNDS - 10)))
 
 
-def _mixed(value: int) -> int:
+def mixed(value: int) -> int:
     """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
     value &= (1 << 64) - 1
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & (1 << 64) - 1

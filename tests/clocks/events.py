@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.partition import partition
+from tests.chaos.events import MINUTE_MS, mixed
 
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
 CAP, PARTITIONS = 1000, 4  # so many a day that no card has spent it at the end of a run
 HEADER = b"number,card,at,amount\n"
 LATE = {"hour": 60, "day": 1440, "closed": 9 * 1440, "future": -3 * 1440}  # minutes
@@ -73,7 +73,7 @@ class Script:
 
     def event(self, number: int) -> Event:
         around, unit = divmod(number, self.units)
-        chance = _mixed(self.seed * 0x9E3779B97F4A7C15 + number)
+        chance = mixed(self.seed * 0x9E3779B97F4A7C15 + number)
         minute, kind = around, "in turn"
         percent, more = chance % 100, chance >> 16 & 0xFF
         if percent < 20:
@@ -94,11 +94,3 @@ class Script:
 
 def home(card: str) -> int:
     return partition(card.encode(), PARTITIONS)
-
-
-def _mixed(value: int) -> int:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
-    value &= (1 << 64) - 1
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & (1 << 64) - 1
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & (1 << 64) - 1
-    return value ^ value >> 31

@@ -14,8 +14,8 @@ from typing import Any
 import fastavro
 
 from schemas.contract import Contract
+from tests.chaos.events import DAY_MS, MINUTE_MS
 from tests.chaos.oracle import Model
-from tests.clocks.events import DAY_MS, MINUTE_MS
 
 CLOCK = fastavro.parse_schema(
     {"type": "record", "name": "Clock", "fields": [{"name": "clock_ms", "type": "long"}]}

@@ -21,7 +21,8 @@ import pytest
 from sluice.ops.lag import Lag
 from sluice.stack.home import Home
 from sluice.stack.supervisor import Stack
-from tests.clocks.events import DAY_MS, Script
+from tests.chaos.events import DAY_MS
+from tests.clocks.events import Script
 from tests.clocks.scene import Scene
 from tests.clocks.wall import HOUR_SECONDS, Clock, Walls
 

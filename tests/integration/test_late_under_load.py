@@ -20,7 +20,8 @@ import pytest
 from producers.publish import Seen, publish
 from producers.transaction import Transactions
 from streams.kafka.producer import DisturbedError, Recyclable
-from tests.clocks.events import MINUTE_MS, Script
+from tests.chaos.events import MINUTE_MS
+from tests.clocks.events import Script
 from tests.clocks.scene import Scene
 from tests.integration.conftest import RunningStack
 from tests.integration.publish_help import line, log, make, write_rows
