@@ -20,12 +20,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from schemas.errors import FatalError, RetriableError, WallError
 from streams.kafka.clients import Connection
+from streams.kafka.flow import Flow
 from trainers.follower import Chunks, needed
 from trainers.manifest import Manifest
 
 BEFORE_MS = 60_000  # a release's chunks are appended at most this long before its manifest
 CALL_SECONDS = 10.0
 OUTAGE_SECONDS = 3.0  # a shorter one is a reconnect, and nobody need know
+LOOK_SECONDS = 2.0  # between two questions for the end of the log
+STRANDED_LOOKS = 5
 WINDOW = 64  # offsets looked at first when the newest manifest is searched
 
 log = structlog.get_logger("sluice.subscribe")
@@ -93,6 +96,9 @@ class ReleaseLog:
         self._next_manifest = 0
         self._next_chunk = OFFSET_BEGINNING
         self._following = False
+        self._reached: dict[str, int] = {}  # by topic: how far it was read, markers included
+        self._flow = Flow[str](STRANDED_LOOKS)
+        self._looked = time.monotonic()
 
     def __enter__(self) -> Self:
         self._consumer = Consumer(self._settings, logger=QUIET)
@@ -141,6 +147,10 @@ class ReleaseLog:
         """New manifests, in order; new chunks go to `chunks`. Returns as soon as there is something."""
         if not self._following:
             self._following = True
+            self._reached = {
+                self._manifests.topic: self._next_manifest,
+                self._chunks.topic: self._next_chunk,
+            }
             self._assign(
                 TopicPartition(self._manifests.topic, 0, self._next_manifest),
                 TopicPartition(self._chunks.topic, 0, self._next_chunk),
@@ -167,17 +177,30 @@ class ReleaseLog:
 
     def silence(self) -> RetriableError | None:
         """Why no news can come now; None while they can, and in the first seconds of an outage. Asks the broker
-        only once a connection has failed.
+        once a connection has failed, and every two seconds.
+
+        Raises RetriableError where this log must be opened anew: there is news, and none of it comes.
         """
-        if self._failed_at is None:
+        now = time.monotonic()
+        due = now - self._looked >= LOOK_SECONDS
+        if self._failed_at is None and not due:
             return None
         try:
-            self._consumer.get_watermark_offsets(self._manifests, timeout=0.5)
+            ends = {
+                each.topic: self._consumer.get_watermark_offsets(each, timeout=0.5)[1]
+                for each in (self._manifests, self._chunks)
+            }
         except KafkaException as error:
+            self._failed_at = self._failed_at or now
             if error.args[0].code() in _REFUSED or time.monotonic() - self._failed_at < OUTAGE_SECONDS:
                 return None
             return self._silent("")
         self._failed_at = None
+        if due:
+            self._looked = now
+            found = {topic: (at, int(ends[topic])) for topic, at in self._reached.items()}
+            if self._flow.look(found):
+                raise self._silent(", though there is news")
         return None
 
     def _open(self) -> None:
@@ -253,8 +276,13 @@ class ReleaseLog:
     def _poll(self, timeout_seconds: float) -> Any:
         message: Any = self._consumer.poll(timeout_seconds)
         self._raise_if_refused()
-        if message is None or message.error() is None:
+        if message is None:
+            return None
+        if message.error() is None:
+            self._reached[message.topic()] = message.offset() + 1
             return message
+        if message.error().code() == KafkaError._PARTITION_EOF:
+            self._reached[message.topic()] = message.offset()
         self._check(message.error())
         return None
 

@@ -25,6 +25,7 @@ TOPIC = "_schemas"
 BEGINNING = -2  # Kafka's own mark for the first offset
 APPEND_SECONDS = 10.0
 RETRY_SECONDS = 0.1
+STRANDED_SECONDS = 5.0  # see streams/kafka/flow.py
 Batch = list[tuple[bytes | None, bytes | None, int]]
 # Rights may come a moment after the broker: the one who starts both adds them when it answers.
 _NOT_YET = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
@@ -42,6 +43,7 @@ class Log:
         self._connection = connection
         self._common = {**connection.settings(), "error_cb": quiet, "log_level": 0}
         self._producer: Producer | None = None
+        self._appended = BEGINNING  # the last offset that was
         self._stop = threading.Event()
 
     def open(self, timeout_seconds: float) -> str:
@@ -75,36 +77,47 @@ class Log:
 
         Raises RetriableError where the log is not what was read before (its end was lost): start over then.
         """
-        consumer = Consumer(
-            {
-                **self._common,
-                "group.id": TOPIC,  # asked for by the client library; never joined, nothing is committed
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "queued.max.messages.kbytes": 4096,
-                "fetch.wait.max.ms": 500,
-            }
-        )
-        try:
-            with contextlib.suppress(KafkaException):
-                consumer.list_topics(
-                    TOPIC, timeout=10
-                )  # a start asked for before the leader is known waits .5 s
-            consumer.assign([TopicPartition(TOPIC, 0, BEGINNING)])
-            while not self._stop.is_set():
-                batch: Batch = []
-                first = consumer.poll(0.5)  # `consume` alone would wait the whole time for more
-                for message in () if first is None else (first, *consumer.consume(500, timeout=0)):
-                    error = message.error()
-                    if error is None:
-                        batch.append((message.key(), message.value(), message.offset() or 0))
-                    elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                        raise RetriableError(f"{TOPIC} is shorter than it was.", "Start the registry again.")
-                if batch:
-                    take(batch)
-        finally:
-            consumer.close()
+        at = BEGINNING
+        while not self._stop.is_set():
+            consumer = Consumer(
+                {
+                    **self._common,
+                    "group.id": TOPIC,  # asked for by the client library; never joined, nothing is committed
+                    "enable.auto.commit": False,
+                    "enable.auto.offset.store": False,
+                    "auto.offset.reset": "error",
+                    "queued.max.messages.kbytes": 4096,
+                    "fetch.wait.max.ms": 500,
+                }
+            )
+            try:
+                at = self._read(consumer, at, take)
+            finally:
+                consumer.close()
+
+    def _read(self, consumer: Consumer, at: int, take: Callable[[Batch], None]) -> int:
+        """Until `close`, or until what was appended does not come: where a new consumer is to begin."""
+        with contextlib.suppress(KafkaException):
+            consumer.list_topics(TOPIC, timeout=10)  # a start asked for before the leader is known waits .5 s
+        consumer.assign([TopicPartition(TOPIC, 0, at)])
+        moved = time.monotonic()
+        while not self._stop.is_set():
+            batch: Batch = []
+            first = consumer.poll(0.5)  # `consume` alone would wait the whole time for more
+            for message in () if first is None else (first, *consumer.consume(500, timeout=0)):
+                error = message.error()
+                if error is None:
+                    batch.append((message.key(), message.value(), message.offset() or 0))
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    raise RetriableError(f"{TOPIC} is shorter than it was.", "Start the registry again.")
+            if batch:
+                at = batch[-1][2] + 1
+                take(batch)
+            if batch or self._appended < at:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STRANDED_SECONDS:
+                return at
+        return at
 
     def mark(self) -> int:
         """Append a NOOP; its offset. All that was there before it is below it. Raises KafkaException."""
@@ -137,7 +150,7 @@ class Log:
             if not done or done[0][0] is not None:
                 self._producer = None  # it may still hold the record; a new one starts clean
                 raise KafkaException((done and done[0][0]) or KafkaError(KafkaError._TIMED_OUT))
-            offset = done[0][1].offset() or 0
+            offset = self._appended = done[0][1].offset() or 0
         return offset
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ class Reader(threading.Thread):
             enable_auto_commit=False,
             enable_auto_offset_store=False,
             auto_offset_reset="error",
+            enable_partition_eof=True,  # how far it came, markers included
             partition_assignment_strategy="range",
             session_timeout_ms=tuning.session_timeout_ms,
             heartbeat_interval_ms=tuning.heartbeat_ms,
@@ -89,6 +90,7 @@ class Reader(threading.Thread):
         self._group: set[Source] = set()  # what the group gave us
         self._next: dict[Source, int] = {}  # restored partitions and the position after what was fetched
         self._start: dict[Source, int] = {}  # ... after what was handed over
+        self._ends: dict[Source, int] = {}  # where there was nothing more to fetch
         self._held: dict[Source, list[Any]] = {}
         self._bytes: dict[Source, int] = {}  # of `held`
         self._metadata: Any = None  # of the group; one generation and member as long as nothing is forgotten
@@ -100,6 +102,7 @@ class Reader(threading.Thread):
         self._taken: deque[Records] = deque()
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._away_since: float | None = None  # no assignment since then, not even an empty one
+        self._stranded: str | None = None
 
     # --- called by other threads
 
@@ -137,6 +140,17 @@ class Reader(threading.Thread):
         """What the group gave this worker, restored or not."""
         return frozenset(self._group)
 
+    def fetched(self) -> dict[Source, int]:
+        """How far each partition was read that is fetched now: none while there is no room."""
+        with self._came:
+            if self._full or self._paused:
+                return {}
+            return {source: max(at, self._ends.get(source, 0)) for source, at in self._next.items()}
+
+    def renew(self, why: str) -> None:
+        """A new consumer."""
+        self._stranded = why
+
     def reset(self, why: str) -> None:
         """A new epoch at once; all partitions are restored and fetched again from what is committed."""
         log.warning("reset", why=why)
@@ -171,6 +185,9 @@ class Reader(threading.Thread):
         if self._away_since is not None and time.monotonic() - self._away_since > AWAY_SECONDS:
             log.error("no assignment comes; the consumer is built anew", seconds=AWAY_SECONDS)
             self._renew()
+        elif self._stranded is not None:
+            log.error("the consumer stands and is built anew", why=self._stranded)
+            self._renew()
 
     def _rejoin(self, why: str) -> None:
         """A consumer error `_FATAL`: this instance is dead, the next one starts over.
@@ -188,6 +205,7 @@ class Reader(threading.Thread):
         self._renew()
 
     def _renew(self) -> None:
+        self._stranded = None
         self._consumer.close()
         self._forget()
         time.sleep(0.5)
@@ -197,7 +215,7 @@ class Reader(threading.Thread):
         with self._came:
             gone, self._group = sorted(self._group), set()
             self._epoch = self._session.advance()
-            for table in (self._next, self._start, self._held, self._bytes):
+            for table in (self._next, self._start, self._ends, self._held, self._bytes):
                 table.clear()
             self._full = self._paused = False
             self._metadata = None
@@ -357,7 +375,9 @@ class Reader(threading.Thread):
     def _trouble(self, message: Any) -> None:
         error = message.error()
         code = error.code()
-        if code == KafkaError._FATAL:
+        if code == KafkaError._PARTITION_EOF:
+            self._ends[Source(message.topic(), message.partition())] = message.offset()
+        elif code == KafkaError._FATAL:
             log.error("consumer is dead and is built anew", error=error.str())
             self._rejoin(error.str())
         elif code in FORBIDDEN:

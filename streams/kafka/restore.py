@@ -215,6 +215,13 @@ class Restorer(threading.Thread):
                 else:
                     _give_up(KafkaException(error))
             if time.monotonic() - progress > self._patience:
+                stable = self._watermarks(reading, target, epoch)[1]
+                if at < stable:
+                    log.warning(
+                        f"{target} is not fetched beyond {at}, though {stable} is stable; the clients are built anew",
+                        remedy="Look at `sluice status`.",
+                    )
+                    raise _UnansweredError
                 raise TornError(
                     f"{target} holds a transaction that nobody ends: {at} of {high} stays stable.",
                     REPAIR,

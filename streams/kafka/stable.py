@@ -5,6 +5,8 @@ thread asks for both ends of every partition that a worker reads or writes. A tr
 `transaction.timeout.ms` at most, then the broker ends it; whatever stands for 1.75 times as long hangs, and is
 said before twice that time is over. Time in which the broker did not answer, or this process did not run,
 does not count: nobody could have ended anything.
+
+The same look tells of a reader that stands although there is something to read (`flow.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import TornError
 from streams.kafka.clients import Connection
+from streams.kafka.flow import Flow
 from streams.kafka.records import Source
 from streams.kafka.session import Session, Tuning
 
 log = structlog.get_logger("sluice.stable")
 PATIENCE = 1.75  # of the transaction's timeout; with two looks of 1/8 each: seen within twice
 LOOKS = 8  # a timeout
+STRANDED_LOOKS = 8
 ANSWER_SECONDS = 2.0
 LEAST_GAP_SECONDS = 2.0  # between two looks, beyond which nobody can say what stood
 
@@ -90,11 +94,14 @@ class Lookout(threading.Thread):
         super().__init__(name="lookout", daemon=True)
         self.halt: Callable[[Source], None]
         self.reset: Callable[[str], None]
+        self.fetched: Callable[[], Mapping[Source, int]]
+        self.renew: Callable[[str], None]
         self._settings: dict[str, Any] = {**connection.settings(client_id="lookout"), "log_level": 0}
         self._group, self._changelog, self._session = group, changelog, session
         seconds = tuning.transaction_timeout_ms / 1000
         self._every = seconds / LOOKS
         self._stills = Stills(PATIENCE * seconds, max(LEAST_GAP_SECONDS, 2 * self._every))
+        self._flow = Flow[Source](STRANDED_LOOKS)
         self._client: AdminClient | None = None
 
     def run(self) -> None:
@@ -103,12 +110,16 @@ class Lookout(threading.Thread):
                 watched = self._watched()
                 if not watched:
                     continue
+                fetched = self.fetched()  # before the ends are asked for: what came in between is no stand
                 try:
                     ends = self._ends(watched)
                 except (KafkaException, TimeoutError):
                     self._client = None  # after a broker's restart an old one may fail for good
                     continue
                 self._judge(watched, self._stills.look(time.monotonic(), ends))
+                known = {each: (at, ends[each][0]) for each, at in fetched.items() if each in ends}
+                if stranded := self._flow.look(known):
+                    self.renew(f"{', '.join(map(str, stranded))} has records, and none of them comes")
         except BaseException as error:
             self._session.fail(error)
 

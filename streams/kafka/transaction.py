@@ -94,6 +94,7 @@ class TransactionalPipe:
         self._reader = Reader(connection, group, topics, transactional_id, revoked, self.session, tuning)
         self._lookout = Lookout(connection, lambda: self._reader.group, changelog, self.session, tuning)
         self._lookout.halt, self._lookout.reset = self._reader.halt, self._reader.reset
+        self._lookout.fetched, self._lookout.renew = self._reader.fetched, self._reader.renew
         self._restorer.ready = self._reader.ready
         self._reader.assigned = self._restorer.request
         self._writer.reset = self._restorer.reset = self._reader.reset

@@ -30,6 +30,7 @@ from tests.integration.kafka_help import read, unique
 from tests.integration.train_help import open_shared, open_training, share
 from tests.releases import OTHER, SIGNER, Made, graph, make
 from trainers.manifest import GRAPH, avro
+from trainers.releases import ReleaseLog
 from trainers.subscriber import Subscription, subscribe
 from trainers.train import schemas, train
 
@@ -285,6 +286,40 @@ def test_it_outlives_the_broker_and_may_start_before_it(tmp_path: Path) -> None:
                 again.stop()
             assert model.forecast("a").version == version  # without a broker too
         assert [update.reason for update in model.history] == ["", ""]
+
+
+def test_a_client_that_fetches_no_more_is_built_anew(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connected, and answered whatever it asks, but nothing comes: seen after a single broker's restart."""
+    monkeypatch.setattr("trainers.releases.LOOK_SECONDS", 0.2)
+    real, stranded = ReleaseLog._poll, threading.Event()
+
+    def nothing(log: ReleaseLog, timeout_seconds: float) -> Any:
+        if not stranded.is_set():
+            return real(log, timeout_seconds)
+        log._consumer.poll(timeout_seconds)
+        return None
+
+    monkeypatch.setattr(ReleaseLog, "_poll", nothing)
+    opened: list[ReleaseLog] = []
+    enter = ReleaseLog.__enter__
+
+    def entered(log: ReleaseLog) -> ReleaseLog:
+        stranded.clear()
+        opened.append(log)
+        return enter(log)
+
+    monkeypatch.setattr(ReleaseLog, "__enter__", entered)
+    releases.publish(releases.make(1))
+    with releases.follow() as model:
+        assert model.forecast("a").version == 1
+        time.sleep(1.0)
+        stranded.set()
+        releases.publish(releases.make(2))
+        assert model.wait(1, 20).forecast("a").version == 2
+        time.sleep(3.0)
+        assert len(opened) == 2  # nothing to read is no reason
 
 
 def test_from_shared_counts_to_the_command_line(stack: RunningStack) -> None:
