@@ -27,6 +27,7 @@ from trainers.manifest import Manifest
 BEFORE_MS = 60_000  # a release's chunks are appended at most this long before its manifest
 CALL_SECONDS = 10.0
 OUTAGE_SECONDS = 3.0  # a shorter one is a reconnect, and nobody need know
+DEAD_SECONDS = 10.0  # then it may be the client (streams/kafka/flow.py): a new one finds out
 LOOK_SECONDS = 2.0  # between two questions for the end of the log
 STRANDED_LOOKS = 5
 WINDOW = 64  # offsets looked at first when the newest manifest is searched
@@ -179,7 +180,7 @@ class ReleaseLog:
         """Why no news can come now; None while they can, and in the first seconds of an outage. Asks the broker
         once a connection has failed, and every two seconds.
 
-        Raises RetriableError where this log must be opened anew: there is news, and none of it comes.
+        Raises RetriableError where this log must be opened anew: no answer comes, or there is news that does not.
         """
         now = time.monotonic()
         due = now - self._looked >= LOOK_SECONDS
@@ -192,8 +193,11 @@ class ReleaseLog:
             }
         except KafkaException as error:
             self._failed_at = self._failed_at or now
-            if error.args[0].code() in _REFUSED or time.monotonic() - self._failed_at < OUTAGE_SECONDS:
+            seconds = time.monotonic() - self._failed_at
+            if error.args[0].code() in _REFUSED or seconds < OUTAGE_SECONDS:
                 return None
+            if seconds > DEAD_SECONDS:
+                raise self._silent("") from None
             return self._silent("")
         self._failed_at = None
         if due:

@@ -45,10 +45,12 @@ def train(
     """
     from sluice import settings
     from sluice.stack.runs import running
+    from trainers.memory import give_large_blocks_back
     from trainers.release import damaged
     from trainers.train import TUNING
     from trainers.train import train as run
 
+    give_large_blocks_back()
     spec, here, console = find_task(task), settings.load(), _console()
     if opening:
         _open(here, spec)

@@ -1,8 +1,8 @@
 """Whether a consumer stands although there is something to read. Pure.
 
-librdkafka can leave a partition with a broker object that is gone after a single broker's restart (its issues 5301,
-5430, 5593): the client is connected, the group is content, other questions are answered, and nothing is fetched any
-more. No error says so; a new client is the remedy.
+Answers that name no broker, as one gives them that its controller has fenced, can kill a librdkafka client for good
+(its issue 5301; 2.16 still): it forgets every broker, the bootstrap ones too, asks nobody any more, and no error says
+so. A new client is the only remedy: neither another assignment nor `metadata.recovery.*` helps.
 """
 
 from __future__ import annotations

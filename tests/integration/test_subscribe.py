@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from fastavro import schemaless_reader
 from pydantic import SecretStr
@@ -288,11 +288,14 @@ def test_it_outlives_the_broker_and_may_start_before_it(tmp_path: Path) -> None:
         assert [update.reason for update in model.history] == ["", ""]
 
 
+@pytest.mark.parametrize("answered", [True, False])
 def test_a_client_that_fetches_no_more_is_built_anew(
-    releases: Releases, monkeypatch: pytest.MonkeyPatch
+    releases: Releases, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
-    """Connected, and answered whatever it asks, but nothing comes: seen after a single broker's restart."""
+    """Whether or not it can ask where the log ends, nothing comes: librdkafka's issue 5301."""
     monkeypatch.setattr("trainers.releases.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("trainers.releases.OUTAGE_SECONDS", 0.5)
+    monkeypatch.setattr("trainers.releases.DEAD_SECONDS", 2.0)
     real, stranded = ReleaseLog._poll, threading.Event()
 
     def nothing(log: ReleaseLog, timeout_seconds: float) -> Any:
@@ -310,7 +313,14 @@ def test_a_client_that_fetches_no_more_is_built_anew(
         opened.append(log)
         return enter(log)
 
+    class Deaf(Consumer):
+        def get_watermark_offsets(self, *about: Any, **more: Any) -> Any:
+            if stranded.is_set() and not answered:
+                raise KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+            return super().get_watermark_offsets(*about, **more)
+
     monkeypatch.setattr(ReleaseLog, "__enter__", entered)
+    monkeypatch.setattr("trainers.releases.Consumer", Deaf)
     releases.publish(releases.make(1))
     with releases.follow() as model:
         assert model.forecast("a").version == 1
