@@ -271,28 +271,30 @@ class Reader(threading.Thread):
             self._paused = False
 
     def _hand_over(self) -> None:
-        """Everything held is taken at once."""
-        if not any(self._held.values()):
-            return
-        held, self._held = self._held, {}
-        self._bytes.clear()
-        for source, found in held.items():
-            self._taken.extend(self._cut(source, found, self._metadata))
-        self._full = False
-        self._gone.set()
+        """Everything held is taken at once; where transactions must be small, what one may hold of each partition: the
+        next one may hold more.
+        """
+        most = self._session.fit.most
+        for source, found in self._held.items():
+            if found:
+                self._taken.extend(self._cut(source, found[:most], self._metadata))
+        rest = {source: found[most:] for source, found in self._held.items()} if most else {}
+        self._held = {source: found for source, found in rest.items() if found}
+        self._bytes = {source: sum(map(len, found)) for source, found in self._held.items()}
+        self._full = self._any_full()
+        if not self._full:
+            self._gone.set()
 
     def _cut(self, source: Source, found: list[Any], metadata: Any) -> list[Records]:
         """One piece, or small ones while a record among them is suspected to break its handler."""
         suspect = self._session.suspects.get(source)
         near = suspect is not None and self._start[source] < suspect.end
         size = min(suspect.size, len(found)) if suspect is not None and near else len(found)
-        size = min(size, self._session.fit.most or size)
         doomed = frozenset(self._session.doomed.get(source, ()))
         parts = []
         for first in range(0, len(found), size):
             piece = found[first : first + size]
-            last = first + size >= len(found)
-            after = self._next[source] if last else piece[-1].offset() + 1
+            after = piece[-1].offset() + 1
             start, self._start[source] = self._start[source], after
             parts.append(
                 Records(

@@ -15,7 +15,7 @@ from schemas.errors import TornError, WallError
 from streams.kafka.clients import Connection
 from streams.kafka.producer import DisturbedError
 from streams.kafka.state import Position
-from streams.kafka.transaction import Output, Records, Result, Source, TransactionalPipe, Tuning
+from streams.kafka.transaction import DEFAULTS, Output, Records, Result, Source, TransactionalPipe, Tuning
 from tests.integration.conftest import RunningStack
 from tests.integration.kafka_help import end, group_offset, make_topics, read, send, unique, values
 
@@ -157,6 +157,18 @@ def test_any_failing_step_is_recovered(
         assert producer.recycled == before + 1
         assert worker.restores == 2
     assert values(read(stack.admin, f"{name}.out")) == expected(0, 2000)
+
+
+def test_what_was_fetched_is_not_cut_for_ever_by_one_bad_minute(stack: RunningStack, name: str) -> None:
+    """After transactions that timed out they are small, and grow: with what waits already, not behind it."""
+    send(stack.admin, f"{name}.in", payload(0, 20_000))
+    worker = Counting(stack.admin, name, tuning=DEFAULTS)
+    with worker.pipe:
+        worker.pipe.session.fit.most = 2
+        time.sleep(3.0)  # all of it is fetched
+        worker.until(20_000, seconds=20)
+    assert max(map(len, worker.seen)) > 100 * len(worker.seen[0])
+    assert values(read(stack.admin, f"{name}.out")) == expected(0, 20_000)
 
 
 def test_a_record_that_fails_its_handler_is_found_and_the_others_go_on(
