@@ -28,7 +28,7 @@ BEFORE_MS = 60_000  # a release's chunks are appended at most this long before i
 CALL_SECONDS = 10.0
 OUTAGE_SECONDS = 3.0  # a shorter one is a reconnect, and nobody need know
 DEAD_SECONDS = 10.0  # then it may be the client (streams/kafka/flow.py): a new one finds out
-LOOK_SECONDS = 2.0  # between two questions for the end of the log
+LOOK_SECONDS, ASK_SECONDS = 2.0, 2.0  # between two questions for the end of the log, and for its answer
 STRANDED_LOOKS = 5
 WINDOW = 64  # offsets looked at first when the newest manifest is searched
 
@@ -97,7 +97,9 @@ class ReleaseLog:
         self._next_manifest = 0
         self._next_chunk = OFFSET_BEGINNING
         self._following = False
-        self._reached: dict[str, int] = {}  # by topic: how far it was read, markers included
+        self._newest_ms: int | None = None  # when the newest manifest came
+        self._reached = 0  # how far manifests were read, markers included
+        self._ended = False  # an assigned topic was read to its end
         self._flow = Flow[str](STRANDED_LOOKS)
         self._looked = time.monotonic()
 
@@ -122,18 +124,21 @@ class ReleaseLog:
         end, width = high, WINDOW
         while end > low:
             start = max(low, end - width)
-            yield from reversed(self._between(start, end))
+            found = self._between(start, end)
+            if found and self._newest_ms is None:
+                self._newest_ms = found[-1].timestamp_ms
+            yield from reversed(found)
             end, width = start, 4 * width
 
     def gather(
         self, manifest: Manifest, entry: Entry, chunks: Chunks, seconds: float, stopping: threading.Event
     ) -> None:
-        """Collects the release's chunks, for at most `seconds`. What is missing then, is missing."""
+        """Collects the release's chunks, for at most `seconds`. What is missing then, is missing.
+
+        Raises RetriableError where not even the topic's end came in that time.
+        """
         wanted, end = set(needed(manifest)), time.monotonic() + seconds
-        since = TopicPartition(self._chunks.topic, 0, max(0, entry.timestamp_ms - BEFORE_MS))
-        with self._calling():
-            at = self._consumer.offsets_for_times([since], timeout=CALL_SECONDS)[0].offset
-        self._next_chunk = at if at >= 0 else OFFSET_BEGINNING
+        self._next_chunk = self._chunks_of(entry.timestamp_ms)
         self._assign(TopicPartition(self._chunks.topic, 0, self._next_chunk))
         while wanted and time.monotonic() < end and not stopping.is_set():
             message = self._poll(0.2)
@@ -143,15 +148,23 @@ class ReleaseLog:
                 wanted.discard(key)
                 if not wanted:
                     self._next_chunk = message.offset() + 1
+        if wanted and not self._ended and not stopping.is_set():
+            raise self._silent("")
+
+    def _chunks_of(self, manifest_ms: int) -> int:
+        """Where the chunks of a manifest begin that came at that time, or earlier."""
+        since = TopicPartition(self._chunks.topic, 0, max(0, manifest_ms - BEFORE_MS))
+        with self._calling():
+            at = self._consumer.offsets_for_times([since], timeout=CALL_SECONDS)[0].offset
+        return at if at >= 0 else OFFSET_BEGINNING
 
     def poll(self, chunks: Chunks, timeout_seconds: float) -> list[Entry]:
         """New manifests, in order; new chunks go to `chunks`. Returns as soon as there is something."""
         if not self._following:
             self._following = True
-            self._reached = {
-                self._manifests.topic: self._next_manifest,
-                self._chunks.topic: self._next_chunk,
-            }
+            self._reached, self._failed_at, self._looked = self._next_manifest, None, time.monotonic()
+            if self._next_chunk == OFFSET_BEGINNING and self._newest_ms is not None:
+                self._next_chunk = self._chunks_of(self._newest_ms)
             self._assign(
                 TopicPartition(self._manifests.topic, 0, self._next_manifest),
                 TopicPartition(self._chunks.topic, 0, self._next_chunk),
@@ -178,7 +191,7 @@ class ReleaseLog:
 
     def silence(self) -> RetriableError | None:
         """Why no news can come now; None while they can, and in the first seconds of an outage. Asks the broker
-        once a connection has failed, and every two seconds.
+        once a connection has failed, and when nothing has come for two seconds.
 
         Raises RetriableError where this log must be opened anew: no answer comes, or there is news that does not.
         """
@@ -187,10 +200,7 @@ class ReleaseLog:
         if self._failed_at is None and not due:
             return None
         try:
-            ends = {
-                each.topic: self._consumer.get_watermark_offsets(each, timeout=0.5)[1]
-                for each in (self._manifests, self._chunks)
-            }
+            end = self._consumer.get_watermark_offsets(self._manifests, timeout=ASK_SECONDS)[1]
         except KafkaException as error:
             self._failed_at = self._failed_at or now
             seconds = time.monotonic() - self._failed_at
@@ -202,9 +212,11 @@ class ReleaseLog:
         self._failed_at = None
         if due:
             self._looked = now
-            found = {topic: (at, int(ends[topic])) for topic, at in self._reached.items()}
-            if self._flow.look(found):
-                raise self._silent(", though there is news")
+            if self._flow.look({self._manifests.topic: (self._reached, int(end))}):
+                raise RetriableError(
+                    f"The Kafka client of task {self._task!r} gets nothing, though there is news.",
+                    "It is built anew: wait.",
+                )
         return None
 
     def _open(self) -> None:
@@ -272,9 +284,12 @@ class ReleaseLog:
             at = message.offset() + 1
             if message.value() is not None and message.offset() < end:
                 entries.append(_entry(message))
+        if at < end:
+            raise self._silent("")
         return entries
 
     def _assign(self, *places: TopicPartition) -> None:
+        self._ended = False
         self._consumer.assign(list(places))
 
     def _poll(self, timeout_seconds: float) -> Any:
@@ -282,12 +297,15 @@ class ReleaseLog:
         self._raise_if_refused()
         if message is None:
             return None
-        if message.error() is None:
-            self._reached[message.topic()] = message.offset() + 1
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            self._failed_at, self._looked = None, time.monotonic()
+            if message.topic() == self._manifests.topic:
+                self._reached = message.offset() + (error is None)
+            self._ended = self._ended or error is not None
+        if error is None:
             return message
-        if message.error().code() == KafkaError._PARTITION_EOF:
-            self._reached[message.topic()] = message.offset()
-        self._check(message.error())
+        self._check(error)
         return None
 
     def _check(self, error: KafkaError) -> None:

@@ -187,9 +187,10 @@ class Subscription:
                 self._attend()
             except Exception as problem:
                 self._tell(problem)
-                log.error("subscription stopped", task=self.task, error=type(problem).__name__)
                 if self._ended:
+                    log.error("subscription stopped", task=self.task, error=type(problem).__name__)
                     return
+                log.warning("subscription begins anew", task=self.task, why=str(problem))
                 self._stopping.wait(RETRY_SECONDS)
 
     def _attend(self) -> None:

@@ -41,15 +41,18 @@ LETTER_BYTES = 1_048_588 + (64 << 10)  # the broker's default for a record, and 
 ACKS_KEPT_BYTES, ACK_BYTES = 64 << 20, 16 << 10
 
 
+# Each transaction removes what pages cover: after a day a restore would read millions of tombstones. Whoever misses one
+# takes rows twice, and the page behind them undoes that.
+LEDGER_TOMBSTONES_MS = 600_000
 LEDGER_SEGMENT_BYTES = 4 << 20  # a minute of 1,250 events a second; .2 s of a restore
-TOMBSTONES_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as it should be. `kept_ms` None: compacted, the newest record of each key stays for ever. `kept_bytes`
     a partition, and `record_bytes` a record: at most. `segment_bytes` is for a compacted one: a restore reads all of
-    the newest segment.
+    the newest segment. `tombstones_ms`: how long they stay, a day by default; also how long a replica may be away and
+    still learn of them.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Topic:
     kept_bytes: int | None = None
     record_bytes: int | None = None
     segment_bytes: int = 16 << 20
+    tombstones_ms: int | None = None
 
     @property
     def config(self) -> dict[str, str]:
@@ -67,13 +71,13 @@ class Topic:
         if self.kept_bytes is not None:
             settings |= {"retention.bytes": str(self.kept_bytes), "segment.bytes": str(self.kept_bytes // 8)}
         if self.kept_ms is None:
-            # Only closed segments are compacted. Tombstones stay for a day by default: a restore would read those of
-            # every transaction of that day. A reader that misses one takes a delta twice, which its page undoes.
+            # Only closed segments are compacted: small ones keep a restore short.
+            if self.tombstones_ms is not None:
+                settings["delete.retention.ms"] = str(self.tombstones_ms)
             return settings | {
                 "cleanup.policy": "compact",
                 "segment.bytes": str(self.segment_bytes),
                 "min.cleanable.dirty.ratio": "0.3",
-                "delete.retention.ms": str(TOMBSTONES_MS),
             }
         # Only closed segments are deleted: a segment never holds more than an eighth of the time that is
         # promised.
@@ -101,7 +105,12 @@ def contract_topics(contract: Contract) -> list[Topic]:
         # Behind the headers of a dead letter stands the whole raw record, however long the broker let it be.
         Topic(topics.dlq, contract.partitions, keep.raw_ms, record_bytes=LETTER_BYTES),
         Topic(topics.shared, contract.partitions, keep.shared_ms),
-        Topic(topics.ledger, contract.partitions, segment_bytes=LEDGER_SEGMENT_BYTES),
+        Topic(
+            topics.ledger,
+            contract.partitions,
+            segment_bytes=LEDGER_SEGMENT_BYTES,
+            tombstones_ms=LEDGER_TOMBSTONES_MS,
+        ),
         Topic(topics.source),
     ]
 

@@ -43,7 +43,9 @@ class Log:
         self._connection = connection
         self._common = {**connection.settings(), "error_cb": quiet, "log_level": 0}
         self._producer: Producer | None = None
-        self._appended = BEGINNING  # the last offset that was
+        self._appended = -1  # the last offset that was
+        self._at = BEGINNING  # all before it was read
+        self._cut = False
         self._stop = threading.Event()
 
     def open(self, timeout_seconds: float) -> str:
@@ -77,7 +79,6 @@ class Log:
 
         Raises RetriableError where the log is not what was read before (its end was lost): start over then.
         """
-        at = BEGINNING
         while not self._stop.is_set():
             consumer = Consumer(
                 {
@@ -91,17 +92,17 @@ class Log:
                 }
             )
             try:
-                at = self._read(consumer, at, take)
+                self._read(consumer, take)
             finally:
                 consumer.close()
 
-    def _read(self, consumer: Consumer, at: int, take: Callable[[Batch], None]) -> int:
-        """Until `close`, or until what was appended does not come: where a new consumer is to begin."""
+    def _read(self, consumer: Consumer, take: Callable[[Batch], None]) -> None:
+        """Until `close`, or until what was appended does not come: a new consumer is needed then."""
         with contextlib.suppress(KafkaException):
             consumer.list_topics(TOPIC, timeout=10)  # a start asked for before the leader is known waits .5 s
-        consumer.assign([TopicPartition(TOPIC, 0, at)])
+        consumer.assign([TopicPartition(TOPIC, 0, self._at)])
         moved = time.monotonic()
-        while not self._stop.is_set():
+        while not self._stop.is_set() and time.monotonic() - moved < STRANDED_SECONDS:
             batch: Batch = []
             first = consumer.poll(0.5)  # `consume` alone would wait the whole time for more
             for message in () if first is None else (first, *consumer.consume(500, timeout=0)):
@@ -109,15 +110,14 @@ class Log:
                 if error is None:
                     batch.append((message.key(), message.value(), message.offset() or 0))
                 elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    raise RetriableError(f"{TOPIC} is shorter than it was.", "Start the registry again.")
+                    self._cut = True
+            if self._cut:
+                raise RetriableError(f"{TOPIC} is shorter than it was.", "Start the registry again.")
             if batch:
-                at = batch[-1][2] + 1
+                self._at = batch[-1][2] + 1
                 take(batch)
-            if batch or self._appended < at:
+            if batch or self._appended < max(self._at, 0):
                 moved = time.monotonic()
-            elif time.monotonic() - moved > STRANDED_SECONDS:
-                return at
-        return at
 
     def mark(self) -> int:
         """Append a NOOP; its offset. All that was there before it is below it. Raises KafkaException."""
@@ -141,6 +141,7 @@ class Log:
         offset = -1
         for key, value in records:
             done: list[tuple[KafkaError | None, Message]] = []
+            read = self._at
 
             def told(error: KafkaError | None, message: Message, done: list[Any] = done) -> None:
                 done.append((error, message))
@@ -150,7 +151,9 @@ class Log:
             if not done or done[0][0] is not None:
                 self._producer = None  # it may still hold the record; a new one starts clean
                 raise KafkaException((done and done[0][0]) or KafkaError(KafkaError._TIMED_OUT))
-            offset = self._appended = done[0][1].offset() or 0
+            offset = done[0][1].offset() or 0
+            self._cut = self._cut or offset < read
+            self._appended = offset
         return offset
 
     def close(self) -> None:

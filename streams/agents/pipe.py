@@ -63,8 +63,8 @@ class Pipe(Service, Generic[Prepared]):
 
     `prepare(records)` makes a batch's content on a thread of its own, while earlier ones are computed and
     committed; it must not need state. The next batch of a partition is asked for when the one before is
-    being committed: so it holds all that came meanwhile, and waits for nothing but its own transaction. Where
-    whole batches wait, one more is computed ahead. An agent takes its state over each batch at once, ahead of
+    committed: so it holds all that came meanwhile, and waits for nothing but its own transaction. Where
+    whole batches wait, they are computed ahead. An agent takes its state over each batch at once, ahead of
     the commit: whatever keeps a batch from being committed begins a new epoch, in which the work that was built
     on it is dropped, and a *new* state is restored from the changelog.
     """
@@ -132,17 +132,16 @@ class Pipe(Service, Generic[Prepared]):
                 raise
 
     async def _room(self) -> None:
-        """Until no partition has a batch that waits behind its own commit; or not, where waiting gathers nothing."""
+        """Until no partition has a batch that is not committed; or not, where waiting gathers nothing."""
         while True:
             for line in self._lines.values():
                 while line and line[0].settled.done():
                     line.popleft()
-            behind = [line[0].settled for line in self._lines.values() if len(line) > 1]
-            ahead = sum(each.size for line in self._lines.values() for each in line)
+            open_ = [each for line in self._lines.values() for each in line]
             most = min(AHEAD, 3 * (self.kafka.session.fit.most or AHEAD))
-            if not behind or (self.kafka.full and ahead < most):
+            if not open_ or (self.kafka.full and sum(each.size for each in open_) < most):
                 return
-            await asyncio.wait(behind, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([each.settled for each in open_], return_when=asyncio.FIRST_COMPLETED)
 
     def _next(self) -> tuple[Records, Prepared | Exception] | None:
         records = self.kafka.next(0.2)

@@ -18,18 +18,27 @@ class Flow(Generic[Partition]):
     where it was, and below that offset.
 
     Looks, not seconds: time in which nobody could look proves nothing. The position must count markers too, as the
-    offset of `_PARTITION_EOF` does: the last record does not, and a log that ends in a marker is no reason.
+    offset of `_PARTITION_EOF` does: the last record does not, and a log that ends in a marker is no reason. Each alarm
+    doubles the patience until something moves: a fetch that takes long must come to its end at last.
     """
 
     def __init__(self, patience: int) -> None:
-        self._patience = patience
+        self._patience = self._enough = patience
+        self._of: object = None
         self._known: dict[Partition, tuple[int, int]] = {}  # position, looks since it was first seen there
 
-    def look(self, found: Mapping[Partition, tuple[int, int]]) -> list[Partition]:
-        """Those that are stranded. What is not in `found` is forgotten: it is not fetched now."""
-        known, self._known = self._known, {}
+    def look(self, found: Mapping[Partition, tuple[int, int]], of: object = None) -> list[Partition]:
+        """Those that are stranded. `of`: whose positions they are; another one begins anew."""
+        known = self._known if of == self._of else {}
+        self._of, self._known = of, {}
         for partition, (position, stable) in found.items():
-            before, looks = known.get(partition, (None, 0))
+            before, looks = known.get(partition, (position, -1))
+            if before != position:
+                looks, self._enough = -1, self._patience
             if position < stable:
-                self._known[partition] = position, looks + 1 if before == position else 0
-        return [partition for partition, (_, looks) in self._known.items() if looks >= self._patience]
+                self._known[partition] = position, looks + 1
+        stranded = [each for each, (_, looks) in self._known.items() if looks >= self._enough]
+        if stranded:
+            self._known = {each: (position, -1) for each, (position, _) in self._known.items()}
+            self._enough *= 2
+        return stranded

@@ -102,7 +102,7 @@ class Reader(threading.Thread):
         self._taken: deque[Records] = deque()
         self._deaths: deque[float] = deque(maxlen=DEATHS)
         self._away_since: float | None = None  # no assignment since then, not even an empty one
-        self._stranded: str | None = None
+        self._stranded: tuple[int, str] | None = None
 
     # --- called by other threads
 
@@ -124,8 +124,8 @@ class Reader(threading.Thread):
 
     @property
     def full(self) -> bool:
-        """Whether a partition holds a whole batch: waiting would not make the next one larger."""
-        return self._full
+        """Whether waiting would not make the next batch larger: it is cut already, or as large as one may be."""
+        return self._full or bool(self._taken)
 
     def ready(self, epoch: int, source: Source, position: int) -> None:
         """The partition's state is restored; its records may come."""
@@ -140,16 +140,16 @@ class Reader(threading.Thread):
         """What the group gave this worker, restored or not."""
         return frozenset(self._group)
 
-    def fetched(self) -> dict[Source, int]:
-        """How far each partition was read that is fetched now: none while there is no room."""
+    def fetched(self) -> tuple[int, dict[Source, int]] | None:
+        """The epoch, and how far each partition was read that is fetched; None while there is no room."""
         with self._came:
             if self._full or self._paused:
-                return {}
-            return {source: max(at, self._ends.get(source, 0)) for source, at in self._next.items()}
+                return None
+            return self._epoch, {each: max(at, self._ends.get(each, 0)) for each, at in self._next.items()}
 
-    def renew(self, why: str) -> None:
-        """A new consumer."""
-        self._stranded = why
+    def renew(self, epoch: int, why: str) -> None:
+        """A new consumer, if it is this epoch's still that stands."""
+        self._stranded = (epoch, why)
 
     def reset(self, why: str) -> None:
         """A new epoch at once; all partitions are restored and fetched again from what is committed."""
@@ -185,8 +185,10 @@ class Reader(threading.Thread):
         if self._away_since is not None and time.monotonic() - self._away_since > AWAY_SECONDS:
             log.error("no assignment comes; the consumer is built anew", seconds=AWAY_SECONDS)
             self._renew()
-        elif self._stranded is not None:
-            log.error("the consumer stands and is built anew", why=self._stranded)
+            return
+        stranded, self._stranded = self._stranded, None
+        if stranded is not None and stranded[0] == self._epoch:
+            log.error("the consumer stands and is built anew", why=stranded[1])
             self._renew()
 
     def _rejoin(self, why: str) -> None:
@@ -205,7 +207,6 @@ class Reader(threading.Thread):
         self._renew()
 
     def _renew(self) -> None:
-        self._stranded = None
         self._consumer.close()
         self._forget()
         time.sleep(0.5)
@@ -378,7 +379,9 @@ class Reader(threading.Thread):
         error = message.error()
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            self._ends[Source(message.topic(), message.partition())] = message.offset()
+            source = Source(message.topic(), message.partition())
+            if source in self._next:
+                self._ends[source] = message.offset()
         elif code == KafkaError._FATAL:
             log.error("consumer is dead and is built anew", error=error.str())
             self._rejoin(error.str())

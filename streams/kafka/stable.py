@@ -11,6 +11,7 @@ The same look tells of a reader that stands although there is something to read 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -30,7 +31,7 @@ from streams.kafka.session import Session, Tuning
 log = structlog.get_logger("sluice.stable")
 PATIENCE = 1.75  # of the transaction's timeout; with two looks of 1/8 each: seen within twice
 LOOKS = 8  # a timeout
-STRANDED_LOOKS = 8
+STRANDED_LOOKS, STRANDED_SECONDS = 8, 10.0  # at least
 ANSWER_SECONDS = 2.0
 LEAST_GAP_SECONDS = 2.0  # between two looks, beyond which nobody can say what stood
 
@@ -94,14 +95,14 @@ class Lookout(threading.Thread):
         super().__init__(name="lookout", daemon=True)
         self.halt: Callable[[Source], None]
         self.reset: Callable[[str], None]
-        self.fetched: Callable[[], Mapping[Source, int]]
-        self.renew: Callable[[str], None]
+        self.fetched: Callable[[], tuple[int, Mapping[Source, int]] | None]
+        self.renew: Callable[[int, str], None]
         self._settings: dict[str, Any] = {**connection.settings(client_id="lookout"), "log_level": 0}
         self._group, self._changelog, self._session = group, changelog, session
         seconds = tuning.transaction_timeout_ms / 1000
         self._every = seconds / LOOKS
         self._stills = Stills(PATIENCE * seconds, max(LEAST_GAP_SECONDS, 2 * self._every))
-        self._flow = Flow[Source](STRANDED_LOOKS)
+        self._flow = Flow[Source](max(STRANDED_LOOKS, math.ceil(STRANDED_SECONDS / self._every)))
         self._client: AdminClient | None = None
 
     def run(self) -> None:
@@ -117,11 +118,17 @@ class Lookout(threading.Thread):
                     self._client = None  # after a broker's restart an old one may fail for good
                     continue
                 self._judge(watched, self._stills.look(time.monotonic(), ends))
-                known = {each: (at, ends[each][0]) for each, at in fetched.items() if each in ends}
-                if stranded := self._flow.look(known):
-                    self.renew(f"{', '.join(map(str, stranded))} has records, and none of them comes")
+                if fetched is not None:  # else it has no room
+                    self._look_at(*fetched, ends)
         except BaseException as error:
             self._session.fail(error)
+
+    def _look_at(
+        self, epoch: int, positions: Mapping[Source, int], ends: Mapping[Source, tuple[int, int]]
+    ) -> None:
+        known = {each: (at, ends[each][0]) for each, at in positions.items() if each in ends}
+        if stranded := self._flow.look(known, epoch):
+            self.renew(epoch, f"{', '.join(map(str, stranded))} has records, and none of them comes")
 
     def _watched(self) -> dict[Source, set[Source]]:
         """Each partition to look at, and the sources that it concerns."""

@@ -162,7 +162,7 @@ class TransactionalPipe:
 
     @property
     def full(self) -> bool:
-        """Whether a whole batch waits to be asked for."""
+        """Whether waiting would not make the next batch larger."""
         return self._reader.full
 
     def restart(self, why: str) -> None:

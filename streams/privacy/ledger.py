@@ -211,11 +211,11 @@ class Ledger:
         delta alone costs as much as hundreds of rows.
         """
         for epoch, run in runs.items():
-            packed = np.concatenate(run[::-1])
+            packed = np.concatenate(run)
             tags, states = unpack(packed)
-            order = np.lexsort((tags[:, 1], tags[:, 0]))  # stable: the newest of equal ones stays first
+            order = np.lexsort((tags[:, 1], tags[:, 0]))  # stable: the newest of equal ones stays last
             ordered = tags[order]
-            newest = order[np.r_[True, (ordered[1:] != ordered[:-1]).any(axis=1)]]
+            newest = order[np.r_[(ordered[1:] != ordered[:-1]).any(axis=1), True]]
             rows = self._rows.setdefault(epoch, EpochRows())
             rows.put(tags[newest], rows.find(tags[newest]), states.pick(newest))
 

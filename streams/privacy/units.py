@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.partition import normal, partition, unit_bytes
+from schemas.partition import normal, partition
 from streams.privacy.grid import integers, lengths, padded
 
 Int64 = NDArray[np.int64]
@@ -36,21 +36,35 @@ class Units:
 
     def homes(self, count: int) -> Int64:
         """For each row the partition where its unit lives: everywhere else it would have a second ledger."""
-        if self.texts is not None:
-            return partitions(self.texts, count)[self.codes]
-        texts = ([name] if isinstance(name, str) else name for name in self.names)
-        home = [partition(unit_bytes(each), count) for each in texts]
-        return np.array(home, np.int64)[self.codes] if home else self.codes
+        if count == 1 or not self.names:
+            return np.zeros(len(self.codes), np.int64)
+        return partitions(_joined(self.names) if self.texts is None else self.texts, count)[self.codes]
 
 
 def units(columns: Sequence[pa.Array], normalise: Sequence[str]) -> Units:
     """Text for one field, tuples of text for several. A null counts as empty: reject its row before."""
     if len(columns) == 1:
         return _texts(columns[0], normalise)
-    coded = [_texts(column, normalise) for column in columns]
-    pairs, codes = np.unique(np.stack([one.codes for one in coded], axis=1), axis=0, return_inverse=True)
-    tuples = [tuple(str(one.names[i]) for one, i in zip(coded, row, strict=True)) for row in pairs.tolist()]
-    return Units(tuples, np.asarray(codes, np.int64).reshape(-1))
+    first, *others = (_texts(column, normalise) for column in columns)
+    codes, fields = first.codes, [np.array(first.names, object)]
+    for other in others:
+        size = max(1, len(other.names))
+        distinct, codes = np.unique(codes * size + other.codes, return_inverse=True)
+        before, at = np.divmod(distinct, size)
+        fields = [*(names[before] for names in fields), np.array(other.names, object)[at]]
+    return Units(list(zip(*(names.tolist() for names in fields), strict=True)), codes.reshape(-1))
+
+
+def _joined(names: Sequence[str | tuple[str, ...]]) -> pa.BinaryArray:
+    """`unit_bytes` of each, all at once."""
+    if isinstance(names[0], str):
+        return pa.array(names, pa.string()).cast(pa.binary())
+    parts: list[Any] = []
+    for texts in zip(*names, strict=True):
+        column = pa.array(texts, pa.string()).cast(pa.binary())
+        sizes = pa.py_buffer(lengths(column).astype(">u4"))
+        parts += [pa.Array.from_buffers(pa.binary(4), len(column), [None, sizes]).cast(pa.binary()), column]
+    return pc.binary_join_element_wise(*parts, b"")
 
 
 def _texts(column: pa.Array, normalise: Sequence[str]) -> Units:
@@ -75,12 +89,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def partitions(texts: pa.StringArray, count: int) -> Int64:
+def partitions(texts: pa.StringArray | pa.BinaryArray, count: int) -> Int64:
     """`partition` of each text's UTF-8 bytes, all at once: .1 us a text of 10 bytes, one by one 2.9. No nulls."""
     long = lengths(texts).astype(np.uint32)
     width = int(long.max(initial=0)) // 4 + 1
     if count == 1 or width > WIDEST:
-        return np.array([partition(text.encode(), count) for text in texts.to_pylist()], np.int64)
+        return np.array([partition(text, count) for text in texts.cast(pa.binary()).to_pylist()], np.int64)
     words, m = padded(texts, 4 * width).view("<u4"), np.uint32(0x5BD1E995)
     h = np.uint32(0x9747B28C) ^ long
     for at in range(width):
