@@ -28,6 +28,7 @@ from streams.kafka.watchdog import Watchdog
 log = structlog.get_logger("sluice.producer")
 FULL_SECONDS = 10.0
 THROTTLED_SECONDS, TOLD_SECONDS = 0.2, 10.0
+OFFSETS_GRACE_SECONDS = 5.0  # beyond the call's own time-out
 # A transaction that begins while the broker still writes the last one's markers, about 1 ms, is told to come back, and
 # librdkafka does after 20 ms.
 MARKERS_SECONDS = 0.002
@@ -205,9 +206,10 @@ class Recyclable:
                 raise DisturbedError(f"{remaining} records are not on the broker in time")
 
     def send_offsets(self, offsets: list[TopicPartition], metadata: Any) -> None:
-        """Never retried: it can block for ever."""
-        with self._watchdog.limit("send_offsets_to_transaction", self._seconds):
-            self._producer.send_offsets_to_transaction(offsets, metadata, self._seconds)
+        """Never retried: it can block for ever, and does where the broker dies under it."""
+        seconds = self._seconds / 2
+        with self._watchdog.limit("send_offsets_to_transaction", seconds, OFFSETS_GRACE_SECONDS):
+            self._producer.send_offsets_to_transaction(offsets, metadata, seconds)
 
     def commit(self) -> None:
         """Retried, with nothing between, until the transaction's timeout."""

@@ -49,9 +49,10 @@ class Watchdog:
             self._thread.join()
 
     @contextmanager
-    def limit(self, call: str, seconds: float) -> Iterator[None]:
-        """The body should take `seconds`; after `seconds + grace` it is given up."""
-        outer, self._current = self._current, (call, time.monotonic() + seconds + self._grace)
+    def limit(self, call: str, seconds: float, grace_seconds: float | None = None) -> Iterator[None]:
+        """The body should take `seconds`; after these and the grace, the watchdog's own by default, it is given up."""
+        grace = self._grace if grace_seconds is None else grace_seconds
+        outer, self._current = self._current, (call, time.monotonic() + seconds + grace)
         try:
             yield
         finally:
