@@ -25,17 +25,40 @@ from sluice.ops.doctor import Doctor
 from sluice.stack import leash
 from sluice.stack.provision import Opened, open_contract
 from streams.kafka.clients import Connection, logger
-from tests.chaos.events import DAY_MS, MINUTE_MS
-from tests.clocks import events
 from tests.integration.kafka_help import read, unique
 
-CONTRACT = (
-    events.CONTRACT.replace("{follow}", "true").replace("{cap}", "100").replace("{partitions}", "2")
-)  # whose {name} is still open
+CONTRACT = """
+contract: {name}
+version: 1.0.0
+owner: did:web:pressure.example
+source: {{kind: csv, path: load.csv, follow: true}}
+event:
+  key: card
+  time: {{field: at, format: epoch_ms}}
+  fields:
+    number: {{type: int}}
+    card: {{type: string}}
+    at: {{type: timestamp}}
+    amount: {{type: int}}
+privacy:
+  protects: person
+  epoch: {{length: day, from: 2016-01-01}}
+  epsilon: 10
+  contribution: {{max: 100, of: [at], held_by: ledger}}
+  unit: [card]
+  fields:
+    number: {{public: {{because: the test tells records apart by it}}}}
+    card: pseudonym
+    at: {{time: 1min}}
+    amount: {{count: {{min: 0, max: 100, per_unit: 100}}}}
+terms: {{purpose: [test], for: 1d}}
+partitions: 2
+"""
 HEADER = "number,card,at,amount,note\n"
 UNITS = 20_000
 KEEPS_UP_SECONDS = 30.0
 PARTITIONS = 2
+DAY_MS, MINUTE_MS = 86_400_000, 60_000
 ROOT = Path(__file__).parents[2]
 HOMES = [partition(f"card-{unit}".encode(), PARTITIONS) for unit in range(UNITS)]
 
