@@ -13,6 +13,7 @@ import structlog
 
 from streams.privacy.clocks import Clocks
 from streams.privacy.keys import KeyChain
+from streams.privacy.keystore import UnwrittenError
 
 log = structlog.get_logger("sluice.keys")
 EVERY_MS = 60_000
@@ -41,7 +42,11 @@ class Closing:
         self._due_ms = now_ms + self._every_ms
         known = dict(self._clock_ms)
         clocks = {partition: known[partition] for partition in owned if partition in known}
-        oldest = self._clocks.report(clocks, now_ms)
+        try:
+            oldest = self._clocks.report(clocks, now_ms)
+        except UnwrittenError as error:  # a full disk: keys live longer than they must, and sharing goes on
+            log.warning(error.message, remedy=error.remedy)
+            return
         if oldest is not None and oldest > self._keys.oldest:
             self._keys.destroy_before(oldest)
             log.info(

@@ -28,6 +28,10 @@ RESTORE = (
 )
 
 
+class UnwrittenError(KeyStoreError):
+    """The old file stands: the disk is full, or not ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredChain:
     """`root` (hex) belongs to epoch `oldest`.
@@ -133,7 +137,7 @@ def store(file: Path, content: dict[str, Any]) -> None:
         finally:
             os.close(folder)
     except OSError as problem:
-        raise KeyStoreError(
+        raise UnwrittenError(
             f"Cannot write the noise key {file}: {problem.strerror}.",
             "Free the disk or correct the folder's rights.",
         ) from None

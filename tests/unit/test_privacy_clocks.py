@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from schemas.contract import Contract
 from schemas.errors import KeyStoreError
+from streams.agents.closing import EVERY_MS, Closing
 from streams.privacy import keystore
 from streams.privacy.clocks import Clocks
+from streams.privacy.keys import KeyChain
 from tests.privacy_cases import DAY_MS, EPOCH, START_MS, contract
 
 ONE = contract(top="partitions: 2")
@@ -87,3 +91,24 @@ def test_what_others_can_read_or_nobody_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
     file.unlink()
     assert opened(tmp_path).report({0: START_MS, 1: START_MS}, NOW) is None  # begun anew
+
+
+def test_a_full_disk_lets_keys_live_longer_and_sharing_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = KeyChain.open(tmp_path, ONE, NOW)
+    began, now = keys.oldest, [LATER]
+    closing = Closing(opened(tmp_path), keys, lambda: now[0])
+    for partition in (0, 1):
+        closing.committed(partition, START_MS + 9 * DAY_MS)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        closing.look([0, 1])
+    assert keys.oldest == began
+    now[0] += EVERY_MS
+    closing.look([0, 1])
+    assert keys.oldest > began
