@@ -51,6 +51,7 @@ def test_a_consumer_that_fetches_no_more_is_built_anew(
     stack: RunningStack, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stable, "STRANDED_LOOKS", 2)
+    monkeypatch.setattr(stable, "STRANDED_SECONDS", 0.0)
     send(stack.admin, f"{name}.in", payload(0, 1000))
     with counting(stack.admin, name) as worker:
         worker.until(1000)
@@ -67,6 +68,7 @@ def test_a_consumer_with_nothing_to_read_is_kept(
 ) -> None:
     """An aborted transaction makes the log grow, and no record comes of it."""
     monkeypatch.setattr(stable, "STRANDED_LOOKS", 2)
+    monkeypatch.setattr(stable, "STRANDED_SECONDS", 0.0)
     send(stack.admin, f"{name}.in", payload(0, 1000))
     with counting(stack.admin, name) as worker:
         worker.until(1000)
